@@ -1,0 +1,1 @@
+//! standin gives every board a stand-in.
