@@ -1,0 +1,84 @@
+//! What a suite can ask of a device under test, as one closed list of names.
+
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Board, MediumKind};
+
+/// Something that a suite or a test may need; what is missing is named when a test is skipped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Capability {
+    /// A serial console.
+    Serial,
+    /// A power button.
+    PowerButton,
+    /// A reset line.
+    Reset,
+    /// A wired network.
+    Network,
+    /// A Wi-Fi radio.
+    Wifi,
+    /// A Bluetooth radio.
+    Bluetooth,
+    /// A screen that can be captured.
+    Screen,
+    /// A keyboard that can be typed on.
+    Keyboard,
+    /// Lights that can be seen.
+    Led,
+    /// An SD card slot.
+    SdCard,
+    /// A socket for USB media.
+    UsbMedium,
+    /// A medium that cannot be taken out.
+    InternalMedium,
+    /// A boot switch, a jumper or a firmware menu that chooses the boot path.
+    BootSwitch,
+    /// Panics of the operating system are reported as events.
+    PanicEvent,
+    /// A watchdog that can reset the board.
+    Watchdog,
+}
+
+impl fmt::Display for Capability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = serde_json::to_value(self).expect("a unit variant is a string");
+        f.write_str(name.as_str().expect("a unit variant is a string"))
+    }
+}
+
+impl Board {
+    /// What the real board has, whoever plays it.
+    pub fn capabilities(&self) -> Vec<Capability> {
+        let media = |wanted: fn(&super::Medium) -> bool| self.media.iter().any(wanted);
+        let all = [
+            (Capability::Serial, !self.serial.is_empty()),
+            (Capability::PowerButton, self.power.button_hold.is_some()),
+            (Capability::Reset, true),
+            (Capability::Network, !self.network.is_empty()),
+            (Capability::Wifi, self.facts.wifi),
+            (Capability::Bluetooth, self.facts.bluetooth),
+            (Capability::Screen, self.screen.is_some()),
+            (Capability::Keyboard, self.keyboard.is_some()),
+            (Capability::Led, !self.leds.is_empty()),
+            (Capability::SdCard, media(|medium| medium.kind == MediumKind::Sd)),
+            (Capability::UsbMedium, media(|medium| medium.kind == MediumKind::Usb)),
+            (Capability::InternalMedium, media(|medium| !medium.removable)),
+            (Capability::BootSwitch, self.flash.switch.is_some()),
+            (Capability::PanicEvent, self.qemu.panic_device),
+            (Capability::Watchdog, self.qemu.watchdog.is_some()),
+        ];
+        all.into_iter().filter_map(|(capability, present)| present.then_some(capability)).collect()
+    }
+
+    /// What its stand-in has: QEMU plays no radios, nobody sees lights, and screens, keys and boot switches are
+    /// not played yet.
+    pub fn stand_in_capabilities(&self) -> Vec<Capability> {
+        use Capability::{Bluetooth, BootSwitch, Keyboard, Led, Screen, Wifi};
+        let absent = [Wifi, Bluetooth, Led, Screen, Keyboard, BootSwitch];
+        self.capabilities().into_iter().filter(|capability| !absent.contains(capability)).collect()
+    }
+}

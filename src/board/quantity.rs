@@ -1,0 +1,105 @@
+//! Quantities with their units, as people write them in board and suite files: `8GiB`, `250ms`.
+
+use std::fmt;
+use std::time::Duration;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// A number of bytes. Written as a whole number with `B`, `KiB`, `MiB`, `GiB` or `TiB`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ByteSize(pub u64);
+
+/// A text that should have been a quantity with its unit.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("expected {expected}, found `{found}`")]
+pub struct QuantityError {
+    expected: &'static str,
+    found: String,
+}
+
+const SIZE_UNITS: [(&str, u64); 5] =
+    [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
+
+const TIME_UNITS_MS: [(&str, u64); 3] = [("ms", 1), ("s", 1_000), ("min", 60_000)];
+
+impl ByteSize {
+    /// Reads `8GiB` and the like.
+    pub fn parse(text: &str) -> Result<Self, QuantityError> {
+        let expected = "a size such as `8GiB` or `512MiB`";
+        parse_with(text, &SIZE_UNITS)
+            .map(Self)
+            .ok_or_else(|| QuantityError { expected, found: text.to_owned() })
+    }
+
+    /// So many MiB.
+    pub const fn mib(count: u64) -> Self {
+        Self(count << 20)
+    }
+}
+
+/// Reads `250ms`, `2s` or `5min`.
+pub fn parse_duration(text: &str) -> Result<Duration, QuantityError> {
+    let expected = "a time such as `250ms`, `2s` or `5min`";
+    parse_with(text, &TIME_UNITS_MS)
+        .map(Duration::from_millis)
+        .ok_or_else(|| QuantityError { expected, found: text.to_owned() })
+}
+
+fn parse_with(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let (_, factor) = units.iter().find(|(name, _)| *name == unit)?;
+    number.parse::<u64>().ok()?.checked_mul(*factor)
+}
+
+impl fmt::Display for ByteSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let whole = |(_, factor): &&(&str, u64)| self.0 != 0 && self.0.is_multiple_of(*factor);
+        let (unit, factor) = SIZE_UNITS.iter().find(whole).unwrap_or(&("B", 1));
+        write!(f, "{}{unit}", self.0 / factor)
+    }
+}
+
+impl Serialize for ByteSize {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for ByteSize {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::parse(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+    }
+}
+
+impl JsonSchema for ByteSize {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "ByteSize".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "pattern": "^[0-9]+(B|KiB|MiB|GiB|TiB)$" })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_and_written_with_the_largest_whole_unit() {
+        for text in ["8GiB", "512MiB", "1536KiB", "513B"] {
+            assert_eq!(ByteSize::parse(text).unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_quantity_without_a_known_unit_is_refused_with_what_was_found() {
+        for text in ["8", "8GB", "GiB", "-1s", "99999999999999999999GiB", ""] {
+            assert!(ByteSize::parse(text).unwrap_err().to_string().contains(&format!("`{text}`")));
+        }
+        assert!(parse_duration("2").is_err());
+        assert_eq!(parse_duration("5min"), Ok(Duration::from_secs(300)));
+    }
+}
