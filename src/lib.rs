@@ -6,3 +6,4 @@
 pub mod board;
 pub mod deadline;
 pub mod event;
+pub mod sys;
