@@ -5,3 +5,4 @@
 pub mod child;
 pub mod run_dir;
 pub mod serial_line;
+pub mod stream;
