@@ -10,5 +10,7 @@ pub mod deadline;
 pub mod device;
 pub mod event;
 pub mod io;
+pub mod lab;
+pub mod procedure;
 pub mod qemu;
 pub mod sys;

@@ -2,4 +2,5 @@
 
 pub mod device_tree;
 pub mod fat;
+pub mod image;
 pub mod partition;
