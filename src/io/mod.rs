@@ -3,3 +3,4 @@
 pub mod device_tree;
 pub mod fat;
 pub mod partition;
+pub mod selftest;
