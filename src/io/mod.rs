@@ -4,3 +4,4 @@ pub mod device_tree;
 pub mod fat;
 pub mod image;
 pub mod partition;
+pub mod selftest;
