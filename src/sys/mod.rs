@@ -6,3 +6,4 @@ pub mod child;
 pub mod run_dir;
 pub mod serial_line;
 pub mod stream;
+pub mod terminal;
