@@ -3,6 +3,8 @@
 //! The doors choose a [`Player`] once by [`player::choose`], and open a device for each hold by
 //! [`open_stand_in`]. The device is closed by whoever holds it; its files lie in the run's directory.
 
+pub mod accelerator;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
