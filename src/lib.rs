@@ -6,4 +6,5 @@
 pub mod board;
 pub mod deadline;
 pub mod event;
+pub mod io;
 pub mod sys;
