@@ -7,4 +7,5 @@ pub mod board;
 pub mod deadline;
 pub mod event;
 pub mod io;
+pub mod qemu;
 pub mod sys;

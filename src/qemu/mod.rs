@@ -1,0 +1,4 @@
+//! The QEMU that plays boards: what the host offers of it, and what it does not play by itself.
+
+pub mod boot_rom;
+pub mod config_txt;
