@@ -12,6 +12,7 @@ use std::sync::Arc;
 use crate::board::{Board, Capability};
 use crate::deadline::Deadline;
 use crate::event::EventLog;
+use crate::qemu::boot_rom::BootRomError;
 use console::{Console, ConsoleError};
 use power::{Power, PowerError, PowerState};
 use storage::{Storage, StorageError};
@@ -80,6 +81,7 @@ impl DeviceError {
             | Self::Storage(StorageError::Unknown { .. })
             | Self::Power(PowerError::Storage(StorageError::Unknown { .. })) => Fault::User,
             Self::Storage(StorageError::Flash { source, .. }) if source.is_users() => Fault::User,
+            Self::Power(PowerError::BootRom(BootRomError::NoBoot(_))) => Fault::Dut,
             Self::Power(_) | Self::Storage(_) | Self::ConsoleLog(_) => Fault::Lab,
             Self::Console(error) => error.fault(),
         }

@@ -7,11 +7,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::task::spawn_blocking;
+
 use super::storage::{Storage, StorageError};
-use crate::board::{Board, StartsOn};
+use crate::board::{Board, Firmware, StartsOn};
 use crate::deadline::Deadline;
 use crate::event::{EventKind, EventLog, Origin};
 use crate::qemu::arguments::{Accelerator, FirmwareFiles, Launch, arguments};
+use crate::qemu::boot_rom::{self, BootRomError, Model};
 use crate::qemu::machine::{Machine, MachineError, Start, SystemState};
 use crate::sys::serial_line::SerialLine;
 
@@ -67,6 +70,9 @@ pub enum PowerError {
     /// A medium must not be used.
     #[error("cannot power on")]
     Storage(#[from] StorageError),
+    /// The stage that standin plays for the board's boot ROM found nothing that it could start.
+    #[error(transparent)]
+    BootRom(#[from] BootRomError),
     /// A file that the firmware needs cannot be made.
     #[error("cannot prepare firmware file {path}")]
     Firmware {
@@ -239,7 +245,7 @@ impl Power {
             accelerator: self.player.accelerator,
             sandbox: self.player.sandbox,
             media: storage.plugged_in()?,
-            firmware: self.firmware()?,
+            firmware: self.firmware(storage).await?,
             forwards: self.forwards.clone(),
         };
         let lent = |source| MachineError::Spawn { program: self.player.program.clone(), source };
@@ -272,22 +278,65 @@ impl Power {
 
     /// The files that this power-on needs. UEFI variables live from flash to flash; a boot ROM reads its medium
     /// anew each time.
-    fn firmware(&self) -> Result<FirmwareFiles, PowerError> {
+    async fn firmware(&self, storage: &Storage) -> Result<FirmwareFiles, PowerError> {
         match &self.player.firmware {
             InstalledFirmware::Uefi { code, variables } => {
                 let own = self.variables();
                 if !own.exists() {
-                    fs::copy(variables, &own)
+                    tokio::fs::copy(variables, &own)
+                        .await
                         .map_err(|source| PowerError::Firmware { path: own.clone(), source })?;
                 }
                 Ok(FirmwareFiles::Uefi { code: code.clone(), variables: own })
             }
             InstalledFirmware::Image(path) => Ok(FirmwareFiles::Image(path.clone())),
-            InstalledFirmware::None => Ok(FirmwareFiles::BuiltIn),
+            InstalledFirmware::None => match raspberry_pi(self.board.qemu.firmware) {
+                Some(model) => self.play_boot_rom(model, storage).await,
+                None => Ok(FirmwareFiles::BuiltIn),
+            },
         }
+    }
+
+    /// Reads the card as the boot ROM does, at each power-on anew.
+    async fn play_boot_rom(&self, model: Model, storage: &Storage) -> Result<FirmwareFiles, PowerError> {
+        let medium = &self.board.boot_order[0];
+        let card =
+            storage.path(medium).expect("check admits only boards whose boot medium exists").to_owned();
+        let folder = self.scratch.join("boot-rom");
+        let read = move || -> Result<_, PowerError> {
+            fs::create_dir_all(&folder)
+                .map_err(|source| PowerError::Firmware { path: folder.clone(), source })?;
+            let mut card = fs::File::open(&card)
+                .map_err(|source| PowerError::Firmware { path: card.clone(), source })?;
+            Ok(boot_rom::boot_stage(model, &mut card, &folder)?)
+        };
+        let stage = match spawn_blocking(read).await {
+            Ok(stage) => stage?,
+            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+        };
+        for note in &stage.notes {
+            tracing::info!(note, "boot ROM");
+        }
+        // A machine of another make has a device tree of its own, and the card's would describe what is not there.
+        let own_machine = Model::of_machine(&self.board.qemu.machine) == Some(model);
+        Ok(FirmwareFiles::Kernel {
+            kernel: stage.kernel,
+            initrd: stage.initrd,
+            device_tree: stage.device_tree.filter(|_| own_machine),
+            command_line: stage.command_line,
+        })
     }
 
     fn variables(&self) -> PathBuf {
         self.scratch.join("uefi-variables.fd")
+    }
+}
+
+/// Which Raspberry Pi's boot ROM the stand-in plays, if any.
+fn raspberry_pi(firmware: Firmware) -> Option<Model> {
+    match firmware {
+        Firmware::RaspberryPi3 => Some(Model::Pi3),
+        Firmware::RaspberryPi4 => Some(Model::Pi4),
+        Firmware::Bios | Firmware::Uefi | Firmware::UBoot => None,
     }
 }

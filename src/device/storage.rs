@@ -114,6 +114,11 @@ impl Storage {
         self.media.get(medium).map(|played| &played.content)
     }
 
+    /// The file that plays a medium of the board.
+    pub fn path(&self, medium: &str) -> Option<&Path> {
+        self.media.get(medium).map(|played| played.path.as_path())
+    }
+
     /// The files of all media, for a machine that is about to start; an error if one must not be used.
     pub fn plugged_in(&self) -> Result<Vec<(String, PathBuf)>, StorageError> {
         let known = |(name, played): (&String, &PlayedMedium)| match played.content {

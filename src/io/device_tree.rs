@@ -9,22 +9,25 @@ const END_NODE: u32 = 2;
 const PROPERTY: u32 = 3;
 const NOP: u32 = 4;
 
-/// Whether `blob` is a whole device tree: it has the magic number, and is as long as it says.
-pub fn is_device_tree(blob: &[u8]) -> bool {
-    let size = word(blob, 4).map(|size| size as usize);
-    word(blob, 0) == Some(MAGIC) && size.is_some_and(|size| size >= 40 && size <= blob.len())
+/// Whether `blob` is a whole device tree that says how its addresses are written. QEMU ends with an error when it
+/// is handed another.
+pub fn is_usable(blob: &[u8]) -> bool {
+    let given =
+        |name| property(blob, &[""], name).is_some_and(|cells| word(cells, 0).is_some_and(|cells| cells > 0));
+    given("#address-cells") && given("#size-cells")
 }
 
 /// The kernel arguments that the device tree itself brings: `bootargs` of `/chosen`.
 pub fn boot_arguments(blob: &[u8]) -> Option<&str> {
-    let value = child_property(blob, "chosen", "bootargs")?;
+    let value = property(blob, &["", "chosen"], "bootargs")?;
     let text = value.split(|byte| *byte == 0).next()?;
     std::str::from_utf8(text).ok()
 }
 
-/// The value of a property of one of the root's children.
-fn child_property<'a>(blob: &'a [u8], child: &str, property: &str) -> Option<&'a [u8]> {
-    is_device_tree(blob).then_some(())?;
+/// The value of a property of the node whose path has these names; the root's name is empty.
+fn property<'a>(blob: &'a [u8], node: &[&str], property: &str) -> Option<&'a [u8]> {
+    let whole = word(blob, 0)? == MAGIC && word(blob, 4)? as usize <= blob.len();
+    whole.then_some(())?;
     let strings = blob.get(word(blob, 12)? as usize..)?;
     let mut at = word(blob, 8)? as usize;
     let mut path: Vec<&[u8]> = Vec::new();
@@ -46,7 +49,9 @@ fn child_property<'a>(blob: &'a [u8], child: &str, property: &str) -> Option<&'a
                 let start = at.checked_add(8)?;
                 let end = start.checked_add(size)?;
                 let value = blob.get(start..end)?;
-                if path.len() == 2 && path[1] == child.as_bytes() && name == property.as_bytes() {
+                if name == property.as_bytes()
+                    && path.iter().copied().eq(node.iter().map(|name| name.as_bytes()))
+                {
                     return Some(value);
                 }
                 at = aligned(end)?;
@@ -74,7 +79,7 @@ fn aligned(at: usize) -> Option<usize> {
 pub(crate) mod tests {
     use super::*;
 
-    /// A device tree with the one property `/chosen/bootargs`.
+    /// A device tree with `/chosen/bootargs` and what every device tree must have.
     pub(crate) fn with_boot_arguments(arguments: &str) -> Vec<u8> {
         let mut structure = Vec::new();
         let mut push = |bytes: &[u8]| {
@@ -83,6 +88,11 @@ pub(crate) mod tests {
         };
         push(&BEGIN_NODE.to_be_bytes());
         push(b"\0");
+        for name_at in [9_u32, 24] {
+            for word in [PROPERTY, 4, name_at, 1] {
+                push(&word.to_be_bytes());
+            }
+        }
         push(&BEGIN_NODE.to_be_bytes());
         push(b"chosen\0");
         push(&PROPERTY.to_be_bytes());
@@ -93,7 +103,7 @@ pub(crate) mod tests {
             push(&u32::to_be_bytes(end));
         }
         let strings_at = 56 + structure.len() as u32;
-        let strings = b"bootargs\0";
+        let strings = b"bootargs\0#address-cells\0#size-cells\0";
         let total = strings_at + strings.len() as u32;
         let header = [MAGIC, total, 56, strings_at, 40, 17, 16, 0, strings.len() as u32, strings_at - 56];
         let mut blob: Vec<u8> = header.iter().flat_map(|word| word.to_be_bytes()).collect();
@@ -106,6 +116,7 @@ pub(crate) mod tests {
     #[test]
     fn boot_arguments_are_found() {
         let blob = with_boot_arguments("coherent_pool=1M 8250.nr_uarts=1");
+        assert!(is_usable(&blob));
         assert_eq!(boot_arguments(&blob), Some("coherent_pool=1M 8250.nr_uarts=1"));
     }
 
@@ -119,7 +130,7 @@ pub(crate) mod tests {
             for value in [0, 1, 0x7f, 0xff] {
                 let mut damaged = blob.clone();
                 damaged[at] = value;
-                let _ = boot_arguments(&damaged); // whatever it says, it says it
+                let _ = (is_usable(&damaged), boot_arguments(&damaged)); // any answer will do
             }
         }
     }

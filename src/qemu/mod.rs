@@ -1,7 +1,9 @@
-//! QEMU as the player of a board: its argument vector, its process, its monitor.
+//! The QEMU that plays boards: what the host offers of it, its argument vector, its process, its monitor.
 //!
-//! `device` is the only caller. Nothing here knows of suites or benches.
+//! `device` and `lab` are the only callers. Nothing here knows of suites or benches.
 
 pub mod arguments;
+pub mod boot_rom;
+pub mod config_txt;
 pub mod machine;
 pub mod monitor;
