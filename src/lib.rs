@@ -5,4 +5,5 @@
 
 pub mod board;
 pub mod deadline;
+pub mod document;
 pub mod event;
