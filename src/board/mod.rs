@@ -1,8 +1,13 @@
 //! What a board is: media, switches, power, serial lines, sockets, screen, and who plays it in QEMU.
 //!
+//! A [`Board`] is made by [`check`] from a board file, or taken from the [`catalog`], and is valid from then on.
 //! Everything here is plain data; nothing to clean up.
 
 pub mod capability;
+pub mod catalog;
+pub mod check;
+pub mod file;
+pub mod machine_type;
 pub mod quantity;
 
 use std::collections::BTreeMap;
@@ -12,6 +17,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use capability::Capability;
+pub use catalog::Catalog;
+pub use check::BoardFileError;
 pub use quantity::{ByteSize, Time};
 
 /// The name under which files and people know a unit variant, such as `usb-storage`.
