@@ -8,6 +8,7 @@
 pub mod board;
 pub mod deadline;
 pub mod device;
+pub mod document;
 pub mod event;
 pub mod io;
 pub mod lab;
