@@ -142,14 +142,14 @@ impl<'t> Document<'t> {
 }
 
 impl DocumentError {
-    /// The error of a file that could not even be read as text.
-    pub fn unreadable(file: &str, message: impl fmt::Display) -> Self {
+    /// The error of a file that could not even be read as text, and why.
+    pub fn unreadable(file: &str, why: &std::io::Error) -> Self {
         let complaint = Complaint {
             file: file.to_owned(),
             line: None,
             column: None,
             key: String::new(),
-            message: message.to_string(),
+            message: format!("cannot be read: {why}"),
             hint: None,
         };
         Self { file: file.to_owned(), complaints: vec![complaint] }

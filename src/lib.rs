@@ -4,6 +4,7 @@
 //! was seen. The floors, from the kernel up to the doors, are held by `tests/tidy.rs`.
 
 pub mod board;
+pub mod cli;
 pub mod deadline;
 pub mod document;
 pub mod event;
