@@ -1,19 +1,21 @@
 //! From the text of a board file to a valid [`Board`], or to every complaint about it at once.
 //!
 //! [`crate::document`] finds what does not fit the file's form; here stand the rules that no form can say: that
-//! names meet their counterparts, and that QEMU's machine can play what the board has. Each rule is one function
-//! that skips what is missing, as that has been complained about already. Pure; nothing to clean up.
+//! names meet their counterparts and, in `player`, that QEMU's machine can play what the board has. Each rule is
+//! one function that skips what is missing, as that has been complained about already. Pure; nothing to clean up.
 
-use std::collections::BTreeMap;
+mod player;
+#[cfg(test)]
+mod tests;
+
 use std::path::Path;
 use std::time::Duration;
 
-use super::file::{BoardFile, QemuFile};
-use super::machine_type::{self, Fixed, MachineType};
+use super::file::BoardFile;
+use super::machine_type::MachineType;
 use super::{
-    Attachment, Board, ByteSize, Fidelity, Firmware, Flash, FlashProcedure, KeyboardSocket, Login, Medium,
-    MediumKind, NetworkDevice, NetworkInterface, PowerBehaviour, Screen, ScreenDevice, SerialLine, StandIn,
-    StartsOn, Time, Watchdog, word,
+    Board, Fidelity, Flash, FlashProcedure, Login, Medium, MediumKind, NetworkInterface, PowerBehaviour,
+    Screen, SerialLine, StandIn, StartsOn, Time, word,
 };
 use crate::document::{Document, DocumentError, nearest, one_of};
 
@@ -23,9 +25,6 @@ pub type BoardFileError = DocumentError;
 /// A longer drain would be a mistake in the unit: the longest that leviathan's Autokit knows is its `CAP_DELAY`
 /// of 300 s for Jetsons.
 const MOST_REST: Duration = Duration::from_secs(600);
-
-/// With less, AAVMF 2022.11 ends in a synchronous exception before it reaches its shell (tried: 96 MiB).
-const LEAST_UEFI_MEMORY: ByteSize = ByteSize::mib(128);
 
 /// Reads and checks the board file at `path`, of which `text` is the content.
 pub fn board(path: &Path, text: &str) -> Result<Board, BoardFileError> {
@@ -39,15 +38,7 @@ pub fn board(path: &Path, text: &str) -> Result<Board, BoardFileError> {
     flash(&mut document, &file);
     power(&mut document, &file);
     parts_have_players(&mut document, &file);
-    if let Some(machine) = machine(&mut document, &file) {
-        processor_and_memory(&mut document, &file.qemu, machine);
-        firmware(&mut document, &file.qemu, machine);
-        attachments(&mut document, &file, machine);
-        serial_ports(&mut document, &file, machine);
-        network(&mut document, &file, machine);
-        screen_and_keyboard(&mut document, &file, machine);
-        watchers(&mut document, &file.qemu, machine);
-    }
+    player::check(&mut document, &file);
     let board = build(&document, file);
     document.finish()?;
     Ok(board.expect("what the schema requires is there once nothing was complained about"))
@@ -212,198 +203,6 @@ fn paired(document: &mut Document<'_>, what: &str, parts: &[String], players: &s
     }
 }
 
-fn machine(document: &mut Document<'_>, file: &BoardFile) -> Option<&'static MachineType> {
-    let name = file.qemu.machine.as_deref()?;
-    let Some(machine) = MachineType::named(name) else {
-        let known = || machine_type::ALL.iter().map(|machine| machine.name);
-        let message = format!("expected {}, found `{name}`", one_of(known()));
-        match nearest(name, known()) {
-            Some(near) => {
-                document.complain_with_hint("qemu.machine", message, format!("did you mean `{near}`?"))
-            }
-            None => document.complain("qemu.machine", message),
-        }
-        return None;
-    };
-    if let Some(arch) = file.arch
-        && !machine.arches.contains(&arch)
-    {
-        let fitting = machine_type::ALL.iter().filter(|machine| machine.arches.contains(&arch));
-        document.complain_with_hint(
-            "qemu.machine",
-            format!("`{name}` is no machine of {}", word(&arch)),
-            format!("its machines are {}", one_of(fitting.map(|machine| machine.name))),
-        );
-    }
-    Some(machine)
-}
-
-fn processor_and_memory(document: &mut Document<'_>, qemu: &QemuFile, machine: &MachineType) {
-    if let Some(memory) = qemu.memory
-        && (memory.0 == 0 || !memory.0.is_multiple_of(ByteSize::mib(1).0))
-    {
-        document.complain("qemu.memory", format!("expected a multiple of `1MiB`, found `{memory}`"));
-    }
-    let Some(Fixed { cpus, memory }) = machine.fixed else { return };
-    let name = machine.name;
-    if let Some(found) = qemu.memory
-        && found != memory
-    {
-        document
-            .complain("qemu.memory", format!("expected `{memory}`, as {name} has no other, found `{found}`"));
-    }
-    if let Some(found) = qemu.cpus
-        && found != cpus
-    {
-        document.complain("qemu.cpus", format!("expected {cpus}, as {name} has no other, found {found}"));
-    }
-    if let Some(cpu) = &qemu.cpu {
-        let message = format!("expected none, as {name} has its own, found `{cpu}`");
-        document.complain_with_hint("qemu.cpu", message, "leave `cpu` out");
-    }
-}
-
-fn firmware(document: &mut Document<'_>, qemu: &QemuFile, machine: &MachineType) {
-    let Some(firmware) = qemu.firmware else { return };
-    if !machine.firmware.contains(&firmware) {
-        let fitting: Vec<_> = machine.firmware.iter().map(word).collect();
-        let fitting = one_of(fitting.iter().map(String::as_str));
-        let message = format!("expected {fitting} on {}, found `{}`", machine.name, word(&firmware));
-        document.complain("qemu.firmware", message);
-    }
-    if let (Firmware::Uefi, Some(memory)) = (firmware, qemu.memory)
-        && memory < LEAST_UEFI_MEMORY
-    {
-        let message = format!("expected at least `{LEAST_UEFI_MEMORY}` for UEFI, found `{memory}`");
-        document.complain("qemu.memory", message);
-    }
-}
-
-fn attachments(document: &mut Document<'_>, file: &BoardFile, machine: &MachineType) {
-    for (name, attachment) in &file.qemu.attach {
-        let key = format!("qemu.attach.{name}");
-        let medium = file.media.get(name);
-        let kind = medium.and_then(|medium| medium.kind);
-        let plays = |attachment: Attachment| kind.is_none_or(|kind| plays(attachment, kind));
-        let fitting: Vec<_> = machine.attachments().filter(|one| plays(*one)).map(|one| word(&one)).collect();
-        let hint = format!("here fits {}", one_of(fitting.iter().map(String::as_str)));
-        let found = word(attachment);
-        if let Some(missing) = machine.refuses(*attachment) {
-            let message = format!("`{found}` needs what {} has not: {missing}", machine.name);
-            document.complain_with_hint(&key, message, &hint);
-        } else if let (false, Some(kind)) = (plays(*attachment), kind) {
-            let message = format!("`{found}` cannot play a medium of kind `{}`", word(&kind));
-            document.complain_with_hint(&key, message, &hint);
-        }
-        if let (Attachment::SdCard | Attachment::SdhciPci, Some(size)) =
-            (attachment, medium.and_then(|medium| medium.size))
-            && !size.0.is_power_of_two()
-        {
-            let next = size.0.checked_next_power_of_two().map_or(size, ByteSize);
-            document.complain_with_hint(
-                &format!("media.{name}.size"),
-                format!("expected a power of two, as QEMU's SD cards have no other size, found `{size}`"),
-                format!("the next one is `{next}`"),
-            );
-        }
-    }
-}
-
-/// Whether a device may stand for a medium of that kind. virtio-blk may for each, as the plainest disk that there
-/// is; a card may sit in a USB reader.
-fn plays(attachment: Attachment, kind: MediumKind) -> bool {
-    match attachment {
-        Attachment::VirtioBlk => true,
-        Attachment::Sata => kind == MediumKind::Sata,
-        Attachment::Nvme => kind == MediumKind::Nvme,
-        Attachment::UsbStorage => matches!(kind, MediumKind::Usb | MediumKind::Sd),
-        Attachment::SdCard | Attachment::SdhciPci => matches!(kind, MediumKind::Sd | MediumKind::Emmc),
-    }
-}
-
-fn serial_ports(document: &mut Document<'_>, file: &BoardFile, machine: &MachineType) {
-    let mut taken: BTreeMap<u8, &str> = BTreeMap::new();
-    for (line, port) in &file.qemu.serial {
-        let key = format!("qemu.serial.{line}");
-        if *port >= machine.serial_ports {
-            let last = machine.serial_ports - 1;
-            document.complain(
-                &key,
-                format!("expected a port within 0..={last} of {}, found {port}", machine.name),
-            );
-        }
-        if let Some(other) = taken.insert(*port, line) {
-            document.complain(&key, format!("port {port} plays `{other}` already"));
-        }
-    }
-    for (line, serial) in &file.serial {
-        if serial.baud_rate == Some(0) {
-            document.complain(&format!("serial.{line}.baud_rate"), "expected a speed above zero, found 0");
-        }
-    }
-}
-
-fn network(document: &mut Document<'_>, file: &BoardFile, machine: &MachineType) {
-    for (name, device) in &file.qemu.network {
-        let fits = match device {
-            NetworkDevice::VirtioNet | NetworkDevice::E1000e => machine.pci,
-            // Every machine type that we know has USB.
-            NetworkDevice::UsbNet => true,
-        };
-        if !fits {
-            let message = format!("`{}` needs what {} has not: PCI", word(device), machine.name);
-            let hint = format!("here fits `{}`", word(&NetworkDevice::UsbNet));
-            document.complain_with_hint(&format!("qemu.network.{name}"), message, hint);
-        }
-    }
-}
-
-fn screen_and_keyboard(document: &mut Document<'_>, file: &BoardFile, machine: &MachineType) {
-    let name = machine.name;
-    // The machines without PCI are those that model a board, and have its frame buffer.
-    match file.qemu.screen {
-        Some(ScreenDevice::BuiltIn) if machine.pci => {
-            let hint = "here fits `vga` or `virtio-gpu`";
-            document.complain_with_hint(
-                "qemu.screen",
-                format!("{name} has no frame buffer of its own"),
-                hint,
-            );
-        }
-        Some(device @ (ScreenDevice::Vga | ScreenDevice::VirtioGpu)) if !machine.pci => {
-            let message = format!("`{}` needs what {name} has not: PCI", word(&device));
-            document.complain_with_hint("qemu.screen", message, "here fits `built-in`");
-        }
-        _ => {}
-    }
-    if file.keyboard == Some(KeyboardSocket::Ps2) && !machine.ps2 {
-        document.complain_with_hint("keyboard", format!("{name} has no PS/2 socket"), "here fits `usb`");
-    }
-}
-
-fn watchers(document: &mut Document<'_>, qemu: &QemuFile, machine: &MachineType) {
-    let name = machine.name;
-    if qemu.panic_device && !machine.pci {
-        let message = format!("pvpanic needs what {name} has not: PCI");
-        document.complain_with_hint("qemu.panic_device", message, "leave `panic_device` out");
-    }
-    match qemu.watchdog {
-        Some(Watchdog::Itco) if name != "q35" => {
-            let hint = if machine.pci { "here fits `i6300esb`" } else { "leave `watchdog` out" };
-            document.complain_with_hint(
-                "qemu.watchdog",
-                format!("only q35 has `itco`, and this is {name}"),
-                hint,
-            );
-        }
-        Some(Watchdog::I6300esb) if !machine.pci => {
-            let message = format!("`i6300esb` needs what {name} has not: PCI");
-            document.complain_with_hint("qemu.watchdog", message, "leave `watchdog` out");
-        }
-        _ => {}
-    }
-}
-
 /// Complains unless there is such a medium.
 fn known_medium(document: &mut Document<'_>, file: &BoardFile, key: &str, name: &str) -> bool {
     // A medium that is there but wrong is no unknown one.
@@ -479,6 +278,3 @@ fn build(document: &Document<'_>, file: BoardFile) -> Option<Board> {
         },
     })
 }
-
-#[cfg(test)]
-mod tests;
