@@ -104,6 +104,11 @@ impl<'t> Document<'t> {
         self.push(Some(self.locate(key)), key.to_owned(), message.into(), Some(hint.into()));
     }
 
+    /// Whether there is a value at the dotted `key`, of whatever type.
+    pub fn has(&self, key: &str) -> bool {
+        self.find(key).is_some()
+    }
+
     /// The keys of the table at the dotted `key`, in the order of the file; none if there is no such table.
     pub fn keys(&self, key: &str) -> Vec<String> {
         match self.find(key).map(Spanned::get_ref) {

@@ -37,6 +37,7 @@ pub fn board(path: &Path, text: &str) -> Result<Board, BoardFileError> {
     media(&mut document, &file);
     flash(&mut document, &file);
     power(&mut document, &file);
+    serial(&mut document, &file);
     parts_have_players(&mut document, &file);
     player::check(&mut document, &file);
     let board = build(&document, file);
@@ -61,15 +62,9 @@ fn identity(document: &mut Document<'_>, file: &BoardFile, path: &Path) {
 }
 
 fn media(document: &mut Document<'_>, file: &BoardFile) {
-    if file.media.is_empty() && !document.keys("media").is_empty() {
-        return; // what is there has been complained about
-    }
-    if file.media.is_empty() {
-        document.complain_with_hint(
-            "media",
-            "expected at least one medium",
-            "begin a table such as `[media.sd]`",
-        );
+    if document.has("media") && document.keys("media").is_empty() {
+        let hint = "begin a table such as `[media.sd]`";
+        document.complain_with_hint("media", "expected at least one medium", hint);
     }
     for (name, medium) in &file.media {
         if !is_part_name(name) {
@@ -84,11 +79,11 @@ fn media(document: &mut Document<'_>, file: &BoardFile) {
             document.complain(&format!("media.{name}.size"), message);
         }
     }
-    if file.boot_order.is_empty() && document.keys("").iter().any(|key| key == "boot_order") {
+    if file.boot_order.is_empty() && document.has("boot_order") {
         document.complain("boot_order", "expected at least one medium, found an empty list");
     }
     for (index, name) in file.boot_order.iter().enumerate() {
-        known_medium(document, file, &format!("boot_order[{index}]"), name);
+        known_medium(document, &format!("boot_order[{index}]"), name);
         if file.boot_order[..index].contains(name) {
             document.complain(&format!("boot_order[{index}]"), format!("`{name}` stands here twice"));
         }
@@ -97,7 +92,7 @@ fn media(document: &mut Document<'_>, file: &BoardFile) {
 
 fn flash(document: &mut Document<'_>, file: &BoardFile) {
     let Some(name) = &file.flash.medium else { return };
-    if !known_medium(document, file, "flash.medium", name) {
+    if !known_medium(document, "flash.medium", name) {
         return;
     }
     let Some(medium) = file.media.get(name) else { return };
@@ -155,27 +150,35 @@ fn power(document: &mut Document<'_>, file: &BoardFile) {
     }
 }
 
-/// Every medium, serial line, network interface and screen has a player, and every player has its part.
-fn parts_have_players(document: &mut Document<'_>, file: &BoardFile) {
-    let serial = document.keys("serial");
-    if serial.is_empty() && document.keys("").iter().any(|key| key == "serial") {
+fn serial(document: &mut Document<'_>, file: &BoardFile) {
+    if document.has("serial") && document.keys("serial").is_empty() {
         let hint = "begin a table such as `[serial.console]`";
         document.complain_with_hint("serial", "expected at least one line, for the console", hint);
     }
+    for (name, line) in &file.serial {
+        if line.baud_rate == Some(0) {
+            let key = format!("serial.{name}.baud_rate");
+            document.complain(&key, "expected a speed above zero, found 0");
+        }
+    }
+}
+
+/// Every medium, serial line, network interface and screen has a player, and every player has its part.
+fn parts_have_players(document: &mut Document<'_>, file: &BoardFile) {
     for (index, name) in file.network.iter().enumerate() {
         if file.network[..index].contains(name) {
             document.complain(&format!("network[{index}]"), format!("`{name}` stands here twice"));
         }
     }
-    let media = document.keys("media");
+    let (media, serial) = (document.keys("media"), document.keys("serial"));
     paired(document, "medium", &media, "qemu.attach");
     paired(document, "serial line", &serial, "qemu.serial");
     paired(document, "network interface", &file.network, "qemu.network");
     match (file.screen, file.qemu.screen) {
-        (Some(_), None) if !document.keys("qemu").iter().any(|key| key == "screen") => {
+        (Some(_), None) if !document.has("qemu.screen") => {
             document.complain("qemu.screen", "nothing plays `screen`");
         }
-        (None, Some(_)) if !document.keys("").iter().any(|key| key == "screen") => {
+        (None, Some(_)) if !document.has("screen") => {
             document.complain_with_hint(
                 "qemu.screen",
                 "the board has no screen",
@@ -204,10 +207,10 @@ fn paired(document: &mut Document<'_>, what: &str, parts: &[String], players: &s
 }
 
 /// Complains unless there is such a medium.
-fn known_medium(document: &mut Document<'_>, file: &BoardFile, key: &str, name: &str) -> bool {
+fn known_medium(document: &mut Document<'_>, key: &str, name: &str) -> bool {
     // A medium that is there but wrong is no unknown one.
     let media = document.keys("media");
-    if file.media.contains_key(name) || media.iter().any(|medium| medium == name) {
+    if media.is_empty() || media.iter().any(|medium| medium == name) {
         return true;
     }
     let message = format!("expected {}, found `{name}`", one_of(media.iter().map(String::as_str)));

@@ -150,11 +150,6 @@ fn serial_ports(document: &mut Document<'_>, file: &BoardFile, machine: &Machine
             document.complain(&key, format!("port {port} plays `{other}` already"));
         }
     }
-    for (line, serial) in &file.serial {
-        if serial.baud_rate == Some(0) {
-            document.complain(&format!("serial.{line}.baud_rate"), "expected a speed above zero, found 0");
-        }
-    }
 }
 
 fn network(document: &mut Document<'_>, file: &BoardFile, machine: &MachineType) {
