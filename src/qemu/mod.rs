@@ -2,3 +2,5 @@
 
 pub mod boot_rom;
 pub mod config_txt;
+pub mod firmware;
+pub mod package;
