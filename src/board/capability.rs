@@ -45,8 +45,7 @@ pub enum Capability {
 
 impl fmt::Display for Capability {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = serde_json::to_value(self).expect("a unit variant is a string");
-        f.write_str(name.as_str().expect("a unit variant is a string"))
+        f.write_str(&super::word(self))
     }
 }
 

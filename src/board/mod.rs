@@ -1,8 +1,13 @@
 //! What a board is: media, switches, power, serial lines, sockets, screen, and who plays it in QEMU.
 //!
+//! A [`Board`] is made by [`check`] from a board file, or taken from the [`catalog`], and is valid from then on.
 //! Everything here is plain data; nothing to clean up.
 
 pub mod capability;
+pub mod catalog;
+pub mod check;
+pub mod file;
+pub mod machine_type;
 pub mod quantity;
 
 use std::collections::BTreeMap;
@@ -12,7 +17,21 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use capability::Capability;
-pub use quantity::ByteSize;
+pub use catalog::Catalog;
+pub use check::BoardFileError;
+pub use quantity::{ByteSize, Time};
+
+/// The name under which files and people know a unit variant, such as `usb-storage`.
+///
+/// # Panics
+///
+/// If `value` is not a unit variant of an enum.
+pub fn word<T: Serialize>(value: &T) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(word)) => word,
+        other => unreachable!("a unit variant is a string, not {other:?}"),
+    }
+}
 
 /// A kind of hardware, as one file in `machines/` describes it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -170,8 +189,10 @@ pub struct PowerBehaviour {
     /// Whether it starts when mains come, or waits for its button.
     pub starts_on: StartsOn,
     /// How long mains must stay away before the board has forgotten that it ran (its capacitors' drain time).
+    #[serde(serialize_with = "quantity::serialize_duration")]
     pub rest: Duration,
     /// How long the power button must be held to force the system off; `None` if the board has no button.
+    #[serde(serialize_with = "quantity::serialize_optional_duration")]
     pub button_hold: Option<Duration>,
 }
 
@@ -312,8 +333,12 @@ pub enum Firmware {
     Uefi,
     /// U-Boot for QEMU's `virt` machine.
     UBoot,
-    /// The Raspberry Pi's boot ROM and GPU firmware, whose part standin itself plays at each power-on.
-    RaspberryPi,
+    /// The boot ROM and GPU firmware of a Raspberry Pi 3, whose part standin itself plays at each power-on.
+    #[serde(rename = "raspberry-pi-3")]
+    RaspberryPi3,
+    /// The boot ROM and firmware of a Raspberry Pi 4, whose part standin itself plays at each power-on.
+    #[serde(rename = "raspberry-pi-4")]
+    RaspberryPi4,
 }
 
 /// How a medium hangs on the machine.

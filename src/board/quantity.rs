@@ -10,6 +10,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ByteSize(pub u64);
 
+/// A span of time. Written as a whole number with `ms`, `s` or `min`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Time(pub Duration);
+
 /// A text that should have been a quantity with its unit.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("expected {expected}, found `{found}`")]
@@ -61,6 +65,62 @@ impl fmt::Display for ByteSize {
     }
 }
 
+impl Time {
+    /// Reads `250ms` and the like.
+    pub fn parse(text: &str) -> Result<Self, QuantityError> {
+        parse_duration(text).map(Self)
+    }
+}
+
+impl fmt::Display for Time {
+    /// In the largest whole unit; what is below a millisecond is dropped, as no file can say it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ms = self.0.as_millis();
+        match ms {
+            0 => f.write_str("0s"),
+            _ if ms.is_multiple_of(60_000) => write!(f, "{}min", ms / 60_000),
+            _ if ms.is_multiple_of(1_000) => write!(f, "{}s", ms / 1_000),
+            _ => write!(f, "{ms}ms"),
+        }
+    }
+}
+
+/// Writes a [`Duration`] as files do: `250ms`, not a pair of seconds and nanoseconds.
+pub fn serialize_duration<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&Time(*time))
+}
+
+/// Writes an optional [`Duration`] as files do, `None` as null.
+pub fn serialize_optional_duration<S: Serializer>(
+    time: &Option<Duration>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match time {
+        Some(time) => serialize_duration(time, serializer),
+        None => serializer.serialize_none(),
+    }
+}
+
+impl<'de> Deserialize<'de> for Time {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::parse(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+    }
+}
+
+impl JsonSchema for Time {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Time".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "title": "a time such as `250ms`, `2s` or `5min`",
+            "type": "string",
+            "pattern": "^[0-9]+(ms|s|min)$"
+        })
+    }
+}
+
 impl Serialize for ByteSize {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
@@ -79,7 +139,11 @@ impl JsonSchema for ByteSize {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "pattern": "^[0-9]+(B|KiB|MiB|GiB|TiB)$" })
+        json_schema!({
+            "title": "a size such as `8GiB` or `512MiB`",
+            "type": "string",
+            "pattern": "^[0-9]+(B|KiB|MiB|GiB|TiB)$"
+        })
     }
 }
 
@@ -91,6 +155,13 @@ mod tests {
     fn sizes_are_read_and_written_with_the_largest_whole_unit() {
         for text in ["8GiB", "512MiB", "1536KiB", "513B"] {
             assert_eq!(ByteSize::parse(text).unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn times_are_written_as_they_are_read() {
+        for text in ["0s", "250ms", "90s", "5min", "1500ms"] {
+            assert_eq!(Time::parse(text).unwrap().to_string(), text);
         }
     }
 

@@ -2,4 +2,6 @@
 
 pub mod device_tree;
 pub mod fat;
+pub mod image;
 pub mod partition;
+pub mod selftest;

@@ -1,4 +1,6 @@
-//! The QEMU that plays boards: what the host offers of it, and what it does not play by itself.
+//! The QEMU that plays boards: what the host offers of it, its argument vector, its process, its monitor.
+//!
+//! `device` and `lab` are the only callers. Nothing here knows of suites or benches.
 
 pub mod accelerator;
 pub mod binary;
@@ -6,3 +8,8 @@ pub mod boot_rom;
 pub mod config_txt;
 pub mod firmware;
 pub mod package;
+pub mod arguments;
+pub mod boot_rom;
+pub mod config_txt;
+pub mod machine;
+pub mod monitor;

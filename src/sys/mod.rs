@@ -5,3 +5,5 @@
 pub mod child;
 pub mod run_dir;
 pub mod serial_line;
+pub mod stream;
+pub mod terminal;
