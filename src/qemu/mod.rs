@@ -3,13 +3,11 @@
 //! `device` and `lab` are the only callers. Nothing here knows of suites or benches.
 
 pub mod accelerator;
+pub mod arguments;
 pub mod binary;
 pub mod boot_rom;
 pub mod config_txt;
 pub mod firmware;
-pub mod package;
-pub mod arguments;
-pub mod boot_rom;
-pub mod config_txt;
 pub mod machine;
 pub mod monitor;
+pub mod package;
