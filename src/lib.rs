@@ -3,8 +3,16 @@
 //! A [`board`] mirrors a real one; QEMU plays it (`qemu`), a suite runs on it (`suite`), and a report says what
 //! was seen. The floors, from the kernel up to the doors, are held by `tests/tidy.rs`.
 
+#![warn(clippy::unwrap_used)]
+
 pub mod board;
 pub mod cli;
 pub mod deadline;
+pub mod device;
 pub mod document;
 pub mod event;
+pub mod io;
+pub mod lab;
+pub mod procedure;
+pub mod qemu;
+pub mod sys;

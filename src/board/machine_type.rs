@@ -56,7 +56,7 @@ const PC: MachineType = MachineType {
 const RASPI3B: MachineType = MachineType {
     name: "raspi3b",
     arches: &[Arch::Aarch64],
-    firmware: &[Firmware::RaspberryPi],
+    firmware: &[Firmware::RaspberryPi3],
     pci: false,
     ahci: false,
     sd: true,
@@ -72,7 +72,7 @@ pub const ALL: [MachineType; 6] = [
     MachineType {
         name: "virt",
         arches: &[Arch::Aarch64, Arch::Armv7, Arch::Riscv64],
-        firmware: &[Firmware::Uefi, Firmware::UBoot, Firmware::RaspberryPi],
+        firmware: &[Firmware::Uefi, Firmware::UBoot, Firmware::RaspberryPi3, Firmware::RaspberryPi4],
         pci: true,
         ahci: false,
         sd: false,

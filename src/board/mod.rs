@@ -333,8 +333,12 @@ pub enum Firmware {
     Uefi,
     /// U-Boot for QEMU's `virt` machine.
     UBoot,
-    /// The Raspberry Pi's boot ROM and GPU firmware, whose part standin itself plays at each power-on.
-    RaspberryPi,
+    /// The boot ROM and GPU firmware of a Raspberry Pi 3, whose part standin itself plays at each power-on.
+    #[serde(rename = "raspberry-pi-3")]
+    RaspberryPi3,
+    /// The boot ROM and firmware of a Raspberry Pi 4, whose part standin itself plays at each power-on.
+    #[serde(rename = "raspberry-pi-4")]
+    RaspberryPi4,
 }
 
 /// How a medium hangs on the machine.

@@ -39,7 +39,7 @@ fn an_edit_that_breaks_no_rule_is_not_complained_about() {
         ("pc-seabios", "starts_on = \"mains\"", "starts_on = \"button\""),
         ("raspberrypi3-64", "cpus = 4", ""),
         ("raspberrypi4-64", "sd = \"virtio-blk\"", "sd = \"sdhci-pci\""),
-        ("raspberrypi4-64", "firmware = \"raspberry-pi\"", "firmware = \"u-boot\""),
+        ("raspberrypi4-64", "firmware = \"raspberry-pi-4\"", "firmware = \"u-boot\""),
         ("generic-amd64", "usb = \"usb-storage\"", "usb = \"virtio-blk\""),
         ("intel-nuc", "boot_order = [\"usb\", \"internal\"]", "boot_order = [\"usb\"]"),
     ] {

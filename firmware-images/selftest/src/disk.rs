@@ -1,0 +1,177 @@
+//! The disk we were booted from, as a run of blocks.
+//!
+//! Under a BIOS the guest drives a virtio disk itself; under UEFI the firmware's own driver does
+//! the work, so every bus that the firmware can boot from is one that we can read and write.
+
+use crate::heap::Pages;
+use crate::reason::Reason;
+use crate::uefi::FirmwareDisk;
+use alloc::format;
+use core::fmt;
+#[cfg(target_arch = "x86_64")]
+use {
+    crate::virtio::Hal,
+    virtio_drivers::device::blk::{SECTOR_SIZE, VirtIOBlk},
+    virtio_drivers::transport::pci::PciTransport,
+};
+
+/// The kinds of medium that a board boots from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Medium {
+    Virtio,
+    Usb,
+    Sata,
+    Ide,
+    Nvme,
+    Scsi,
+    Sd,
+    Emmc,
+    /// The firmware describes it in a way we do not know.
+    Unknown,
+}
+
+impl fmt::Display for Medium {
+    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        formatter.write_str(match self {
+            Medium::Virtio => "virtio",
+            Medium::Usb => "usb",
+            Medium::Sata => "sata",
+            Medium::Ide => "ide",
+            Medium::Nvme => "nvme",
+            Medium::Scsi => "scsi",
+            Medium::Sd => "sd",
+            Medium::Emmc => "emmc",
+            Medium::Unknown => "unknown",
+        })
+    }
+}
+
+/// The largest transfer. A medium is much faster at few large ones than at many small ones.
+pub const TRANSFER_BYTES: usize = 1 << 20;
+
+/// A whole disk.
+pub struct Disk {
+    pub medium: Medium,
+    pub block_count: u64,
+    pub block_bytes: usize,
+    driver: Driver,
+    /// What is read and written goes through here, as firmware wants its buffers aligned.
+    buffer: Pages,
+}
+
+enum Driver {
+    #[cfg(target_arch = "x86_64")]
+    Virtio(VirtIOBlk<Hal, PciTransport>),
+    Firmware(FirmwareDisk),
+}
+
+impl Disk {
+    /// A virtio disk that the guest drives itself.
+    #[cfg(target_arch = "x86_64")]
+    pub fn over_virtio(transport: PciTransport) -> Result<Disk, Reason> {
+        let driver = VirtIOBlk::<Hal, _>::new(transport)
+            .map_err(|error| Reason::from(format!("virtio disk: {error}")))?;
+        Ok(Disk {
+            medium: Medium::Virtio,
+            block_count: driver.capacity(),
+            block_bytes: SECTOR_SIZE,
+            driver: Driver::Virtio(driver),
+            buffer: Pages::with_bytes(TRANSFER_BYTES),
+        })
+    }
+
+    /// A disk that the firmware drives.
+    pub fn over_firmware(driver: FirmwareDisk, medium: Medium) -> Disk {
+        Disk {
+            medium,
+            block_count: driver.block_count(),
+            block_bytes: driver.block_bytes(),
+            driver: Driver::Firmware(driver),
+            buffer: Pages::with_bytes(TRANSFER_BYTES),
+        }
+    }
+
+    /// The size of the whole disk.
+    pub fn bytes(&self) -> u64 {
+        self.block_count * self.block_bytes as u64
+    }
+
+    /// Reads `count` blocks and shows them to `see` in order: the first block's number, and as
+    /// many blocks as one transfer brought.
+    pub fn read(
+        &mut self,
+        first: u64,
+        count: u64,
+        mut see: impl FnMut(u64, &[u8]) -> Result<(), Reason>,
+    ) -> Result<(), Reason> {
+        self.check_range(first, count)?;
+        let mut next = first;
+        while next < first + count {
+            let (block, bytes) = self.transfer(next, first + count);
+            let buffer = &mut self.buffer[..bytes];
+            let done = match &mut self.driver {
+                #[cfg(target_arch = "x86_64")]
+                Driver::Virtio(driver) => driver
+                    .read_blocks(block as usize, buffer)
+                    .map_err(|error| Reason::from(format!("cannot read block {block}: {error}"))),
+                Driver::Firmware(driver) => driver.read(block, buffer),
+            };
+            done?;
+            see(block, buffer)?;
+            next += (bytes / self.block_bytes) as u64;
+        }
+        Ok(())
+    }
+
+    /// Writes `count` blocks that `fill` makes, in the way of [`Disk::read`].
+    pub fn write(
+        &mut self,
+        first: u64,
+        count: u64,
+        mut fill: impl FnMut(u64, &mut [u8]),
+    ) -> Result<(), Reason> {
+        self.check_range(first, count)?;
+        let mut next = first;
+        while next < first + count {
+            let (block, bytes) = self.transfer(next, first + count);
+            let buffer = &mut self.buffer[..bytes];
+            fill(block, buffer);
+            let done = match &mut self.driver {
+                #[cfg(target_arch = "x86_64")]
+                Driver::Virtio(driver) => driver
+                    .write_blocks(block as usize, buffer)
+                    .map_err(|error| Reason::from(format!("cannot write block {block}: {error}"))),
+                Driver::Firmware(driver) => driver.write(block, buffer),
+            };
+            done?;
+            next += (bytes / self.block_bytes) as u64;
+        }
+        Ok(())
+    }
+
+    /// Returns when all that was written would survive a power cut.
+    pub fn flush(&mut self) -> Result<(), Reason> {
+        match &mut self.driver {
+            #[cfg(target_arch = "x86_64")]
+            Driver::Virtio(driver) => {
+                driver.flush().map_err(|error| Reason::from(format!("cannot flush: {error}")))
+            }
+            Driver::Firmware(driver) => driver.flush(),
+        }
+    }
+
+    fn transfer(&self, next: u64, end: u64) -> (u64, usize) {
+        let blocks = (end - next).min((TRANSFER_BYTES / self.block_bytes) as u64);
+        (next, blocks as usize * self.block_bytes)
+    }
+
+    fn check_range(&self, first: u64, count: u64) -> Result<(), Reason> {
+        match first.checked_add(count) {
+            Some(end) if end <= self.block_count => Ok(()),
+            _ => Err(Reason::from(format!(
+                "beyond the end of the disk, which has {} blocks",
+                self.block_count
+            ))),
+        }
+    }
+}

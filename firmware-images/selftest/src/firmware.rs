@@ -1,0 +1,89 @@
+//! What started us, and what only that can do for us.
+
+use crate::acpi::Acpi;
+#[cfg(target_arch = "x86_64")]
+use crate::bios::Bios;
+use crate::disk::Disk;
+use crate::reason::Reason;
+use crate::uefi::Uefi;
+use virtio_drivers::transport::pci::bus::DeviceFunction;
+
+/// The kinds of firmware this guest boots from.
+pub enum Firmware {
+    #[cfg(target_arch = "x86_64")]
+    Bios(Bios),
+    /// Its boot services stay in use.
+    Uefi(Uefi),
+}
+
+impl Firmware {
+    /// As the banner says it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Firmware::Bios(_) => "bios",
+            Firmware::Uefi(_) => "uefi",
+        }
+    }
+
+    /// Where ACPI's tables begin, if there are any.
+    pub fn acpi_root(&self) -> Option<u64> {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Firmware::Bios(bios) => bios.acpi_root(),
+            Firmware::Uefi(uefi) => uefi.acpi_root(),
+        }
+    }
+
+    /// The whole disk that we were booted from.
+    pub fn open_disk(&self, acpi: Option<&Acpi>) -> Result<Disk, Reason> {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Firmware::Bios(bios) => bios.open_disk(acpi),
+            Firmware::Uefi(uefi) => {
+                let _ = acpi;
+                uefi.open_disk()
+            }
+        }
+    }
+
+    /// Makes the firmware's own drivers let go of a PCI device.
+    pub fn release(&self, function: DeviceFunction) {
+        match self {
+            // A BIOS uses what it has booted from, and nothing else once we run.
+            #[cfg(target_arch = "x86_64")]
+            Firmware::Bios(_) => {}
+            Firmware::Uefi(uefi) => uefi.release(function),
+        }
+    }
+
+    /// Sleeps until something may have happened: at most two milliseconds.
+    pub fn rest(&self) {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Firmware::Bios(bios) => bios.rest(),
+            Firmware::Uefi(uefi) => uefi.rest(),
+        }
+    }
+
+    /// Takes the power away.
+    pub fn power_off(&self, acpi: Option<&Acpi>) -> ! {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Firmware::Bios(bios) => bios.power_off(acpi),
+            Firmware::Uefi(uefi) => {
+                let _ = acpi;
+                uefi.power_off()
+            }
+        }
+    }
+
+    /// Starts the board again.
+    pub fn reboot(&self) -> ! {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Firmware::Bios(bios) => bios.reboot(),
+            Firmware::Uefi(uefi) => uefi.reboot(),
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! The device under test: a board and its parts, each played by QEMU or, on a bench, real.
+//!
+//! A part that is not fitted is `None`; asking for it is an error that names board and part. `lab` makes a
+//! device and closes it; everything above drives it through `&mut`.
+
+pub mod console;
+pub mod power;
+pub mod storage;
+
+use std::sync::Arc;
+
+use crate::board::{Board, Capability};
+use crate::deadline::Deadline;
+use crate::event::EventLog;
+use crate::qemu::boot_rom::BootRomError;
+use console::{Console, ConsoleError};
+use power::{Power, PowerError, PowerState};
+use storage::{Storage, StorageError};
+
+/// The device under test.
+#[derive(Debug)]
+pub struct Device {
+    /// Its kind.
+    pub board: Arc<Board>,
+    /// What happened to it, seen by all of its parts.
+    pub events: EventLog,
+    /// Its media.
+    pub storage: Storage,
+    power: Power,
+    /// One for each serial line; the first is the console.
+    consoles: Vec<Console>,
+}
+
+/// A part that this device does not have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{board} has no {part}")]
+pub struct NotFitted {
+    /// The part.
+    pub part: &'static str,
+    /// The board's slug.
+    pub board: String,
+}
+
+/// Whose fault it is that something failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The DUT's: the test failed.
+    Dut,
+    /// The lab's: nothing is known of the DUT.
+    Lab,
+    /// The user's: what was asked for makes no sense on this board or host.
+    User,
+}
+
+/// A part failed.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    /// It is not there.
+    #[error(transparent)]
+    NotFitted(#[from] NotFitted),
+    /// Power.
+    #[error(transparent)]
+    Power(#[from] PowerError),
+    /// A medium.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The serial console.
+    #[error(transparent)]
+    Console(#[from] ConsoleError),
+    /// A log of a serial line.
+    #[error("cannot write the log of a serial line")]
+    ConsoleLog(#[source] std::io::Error),
+}
+
+impl DeviceError {
+    /// Whose fault it is.
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::NotFitted(_)
+            | Self::Power(PowerError::NoButton { .. } | PowerError::NoMains { .. })
+            | Self::Storage(StorageError::Unknown { .. })
+            | Self::Power(PowerError::Storage(StorageError::Unknown { .. })) => Fault::User,
+            Self::Storage(StorageError::Flash { source, .. }) if source.is_users() => Fault::User,
+            Self::Power(PowerError::BootRom(BootRomError::NoBoot(_))) => Fault::Dut,
+            Self::Power(_) | Self::Storage(_) | Self::ConsoleLog(_) => Fault::Lab,
+            Self::Console(error) => error.fault(),
+        }
+    }
+}
+
+impl Device {
+    /// A device from its parts; the power is off.
+    pub fn new(
+        board: Arc<Board>,
+        events: EventLog,
+        storage: Storage,
+        power: Power,
+        consoles: Vec<Console>,
+    ) -> Self {
+        Self { board, events, storage, power, consoles }
+    }
+
+    /// What this device has: what the board has, less what its player lacks.
+    pub fn capabilities(&self) -> Vec<Capability> {
+        self.board.stand_in_capabilities()
+    }
+
+    /// What the system does, and whether mains are on.
+    pub fn power_state(&self) -> PowerState {
+        self.power.state()
+    }
+
+    /// Gives mains; twice on is once. See [`Power::on`].
+    pub async fn power_on(&mut self, deadline: Deadline) -> Result<(), DeviceError> {
+        if self.power_state() != PowerState::Off {
+            return Ok(());
+        }
+        self.begin_consoles()?;
+        Ok(self.power.on(&self.storage, deadline).await?)
+    }
+
+    /// Takes mains away; twice off is once, and off after the guest halted itself is fine.
+    pub async fn power_off(&mut self) -> Result<(), DeviceError> {
+        let off = self.power.off().await;
+        self.end_consoles().await;
+        Ok(off?)
+    }
+
+    /// Takes mains away and gives them back. A stand-in's capacitors are empty at once, so the board's rest is
+    /// not waited for; a real board waits.
+    ///
+    /// Cancelled in between, it leaves the power off.
+    pub async fn power_cycle(&mut self, deadline: Deadline) -> Result<(), DeviceError> {
+        self.power_off().await?;
+        self.power_on(deadline).await
+    }
+
+    /// Presses the power button for a moment. See [`Power::press_button`].
+    pub async fn press_button(&mut self, deadline: Deadline) -> Result<(), DeviceError> {
+        if self.power_state() == PowerState::Halted {
+            self.end_consoles().await;
+            self.begin_consoles()?;
+        }
+        Ok(self.power.press_button(&self.storage, deadline).await?)
+    }
+
+    /// Holds the power button until the system is forced off. See [`Power::hold_button`].
+    pub async fn hold_button(&mut self) -> Result<(), DeviceError> {
+        Ok(self.power.hold_button().await?)
+    }
+
+    /// Pulls the reset line. See [`Power::reset`].
+    pub async fn reset(&mut self, deadline: Deadline) -> Result<(), DeviceError> {
+        Ok(self.power.reset(deadline).await?)
+    }
+
+    /// Makes the firmware forget what it has learnt; part of every flash.
+    pub fn reset_firmware(&mut self) -> Result<(), DeviceError> {
+        Ok(self.power.reset_firmware()?)
+    }
+
+    /// Where the DUT's forwarded TCP ports are reachable on this host: pairs of its port and ours.
+    pub async fn forwards(&self, deadline: Deadline) -> Result<Vec<(u16, u16)>, DeviceError> {
+        Ok(self.power.forwards(deadline).await?)
+    }
+
+    /// What executes the guest's instructions, such as `tcg`.
+    pub fn accelerator(&self) -> &'static str {
+        self.power.accelerator().name()
+    }
+
+    /// The serial console.
+    pub fn console(&mut self) -> Result<&mut Console, NotFitted> {
+        let board = &self.board.slug;
+        self.consoles.first_mut().ok_or_else(|| NotFitted { part: "serial console", board: board.clone() })
+    }
+
+    /// Takes the power away and closes every part; returns the first failure after all have been tried.
+    pub async fn close(mut self) -> Result<(), DeviceError> {
+        let mut first = self.power_off().await;
+        for console in self.consoles {
+            first = first.and(console.close().await.map_err(DeviceError::ConsoleLog));
+        }
+        first
+    }
+
+    fn begin_consoles(&mut self) -> Result<(), DeviceError> {
+        self.consoles.iter_mut().try_for_each(Console::begin_power_on).map_err(DeviceError::ConsoleLog)
+    }
+
+    async fn end_consoles(&mut self) {
+        for console in &mut self.consoles {
+            console.end_power_on().await;
+        }
+    }
+}

@@ -1,0 +1,342 @@
+//! Mains, button and reset line of a stand-in: each power-on is one QEMU process, from mains on to mains off.
+//!
+//! `Device` owns it and hands it what a power-on needs; `close` leaves no process.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::spawn_blocking;
+
+use super::storage::{Storage, StorageError};
+use crate::board::{Board, Firmware, StartsOn};
+use crate::deadline::Deadline;
+use crate::event::{EventKind, EventLog, Origin};
+use crate::qemu::arguments::{Accelerator, FirmwareFiles, Launch, arguments};
+use crate::qemu::boot_rom::{self, BootRomError, Model};
+use crate::qemu::machine::{Machine, MachineError, Start, SystemState};
+use crate::sys::serial_line::SerialLine;
+
+/// The QEMU that plays a board on this host, and how.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Player {
+    /// QEMU's program for the board's architecture.
+    pub program: PathBuf,
+    /// What executes the guest's instructions.
+    pub accelerator: Accelerator,
+    /// Whether this QEMU can confine itself.
+    pub sandbox: bool,
+    /// The files of the board's firmware, as they are installed.
+    pub firmware: InstalledFirmware,
+}
+
+/// Firmware as it is installed on this host; never written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum InstalledFirmware {
+    /// Nothing is needed: QEMU brings its own, or standin plays the stage.
+    None,
+    /// UEFI code, and the template of its variables.
+    Uefi {
+        /// The code.
+        code: PathBuf,
+        /// The variables of a board that has never run.
+        variables: PathBuf,
+    },
+    /// One image in place of the machine's own firmware.
+    Image(PathBuf),
+}
+
+/// What the system does, and whether mains are on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum PowerState {
+    /// Mains are off.
+    Off,
+    /// The system executes.
+    Running,
+    /// Mains are on, and the system does not execute: it ended by itself, or waits for its button.
+    Halted,
+    /// The lab failed: nobody knows what the board would do.
+    Unknown,
+}
+
+/// Power could not be switched.
+#[derive(Debug, thiserror::Error)]
+pub enum PowerError {
+    /// QEMU failed us.
+    #[error(transparent)]
+    Machine(#[from] MachineError),
+    /// A medium must not be used.
+    #[error("cannot power on")]
+    Storage(#[from] StorageError),
+    /// The stage that standin plays for the board's boot ROM found nothing that it could start.
+    #[error(transparent)]
+    BootRom(#[from] BootRomError),
+    /// A file that the firmware needs cannot be made.
+    #[error("cannot prepare firmware file {path}")]
+    Firmware {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// There is no button to press.
+    #[error("{board} has no power button")]
+    NoButton {
+        /// The board's slug.
+        board: String,
+    },
+    /// There is nothing to press or reset: mains are off.
+    #[error("cannot {action} {board}: its mains are off")]
+    NoMains {
+        /// What was attempted.
+        action: &'static str,
+        /// The board's slug.
+        board: String,
+    },
+    /// The reset was asked for and not seen.
+    #[error("QEMU took the reset and did not carry it out")]
+    ResetNotSeen(#[source] crate::deadline::Elapsed),
+}
+
+/// Power of a stand-in.
+#[derive(Debug)]
+pub struct Power {
+    board: Arc<Board>,
+    player: Player,
+    scratch: PathBuf,
+    stderr: PathBuf,
+    forwards: Vec<u16>,
+    serial: Vec<SerialLine>,
+    events: EventLog,
+    mains: bool,
+    machine: Option<Machine>,
+}
+
+impl Power {
+    /// Power of `board`, off. `scratch` takes firmware files; QEMU's own words go to `evidence`.
+    pub fn new(
+        board: Arc<Board>,
+        player: Player,
+        serial: Vec<SerialLine>,
+        forwards: Vec<u16>,
+        (scratch, evidence): (&Path, &Path),
+        events: EventLog,
+    ) -> Self {
+        let (scratch, stderr) = (scratch.to_owned(), evidence.join("qemu.stderr"));
+        Self { board, player, scratch, stderr, forwards, serial, events, mains: false, machine: None }
+    }
+
+    /// What the system does, and whether mains are on.
+    pub fn state(&self) -> PowerState {
+        match (&self.machine, self.mains) {
+            (_, false) => PowerState::Off,
+            (None, true) => PowerState::Halted,
+            (Some(machine), true) => match machine.state() {
+                SystemState::Running => PowerState::Running,
+                SystemState::Halted => PowerState::Halted,
+                SystemState::Broken => PowerState::Unknown,
+            },
+        }
+    }
+
+    /// Gives mains, and presses the button of a board that waits for it. Does nothing to one that has mains and
+    /// runs; a halted one stays halted, as a real board would: it needs its button or a power cycle.
+    ///
+    /// Failed or cancelled, it leaves the power off.
+    pub async fn on(&mut self, storage: &Storage, deadline: Deadline) -> Result<(), PowerError> {
+        if self.mains {
+            return Ok(());
+        }
+        self.start(storage, deadline).await?;
+        self.mains = true;
+        if self.board.power.starts_on == StartsOn::Button {
+            self.events.record(EventKind::ButtonPress { held_ms: 0 });
+        }
+        Ok(())
+    }
+
+    /// Takes mains away at once, whatever runs. Twice off is once.
+    pub async fn off(&mut self) -> Result<(), PowerError> {
+        if !self.mains {
+            return Ok(());
+        }
+        self.mains = false;
+        let ended = self.stop().await;
+        self.events.record(EventKind::PowerOff);
+        ended
+    }
+
+    /// Presses the power button for a moment: a running system is asked to shut down, a halted one starts.
+    pub async fn press_button(&mut self, storage: &Storage, deadline: Deadline) -> Result<(), PowerError> {
+        self.check_button("press the button of")?;
+        self.events.record(EventKind::ButtonPress { held_ms: 0 });
+        match &self.machine {
+            Some(machine) if machine.state() == SystemState::Running => {
+                Ok(machine.press_button(deadline).await?)
+            }
+            _ => {
+                self.stop().await?;
+                self.start(storage, deadline).await
+            }
+        }
+    }
+
+    /// Holds the power button until the board forces the system off. A stand-in needs no time for that.
+    pub async fn hold_button(&mut self) -> Result<(), PowerError> {
+        let held = self.check_button("hold the button of")?;
+        let held_ms = u64::try_from(held.as_millis()).expect("a button is held for seconds");
+        self.events.record(EventKind::ButtonPress { held_ms });
+        if self.state() == PowerState::Running {
+            self.stop().await?;
+            self.events.record(EventKind::Halt { by: Origin::Host });
+        }
+        Ok(())
+    }
+
+    /// Pulls the reset line and waits until the machine has reset.
+    pub async fn reset(&mut self, deadline: Deadline) -> Result<(), PowerError> {
+        let Some(machine) = self.machine.as_ref().filter(|_| self.mains) else {
+            return Err(PowerError::NoMains { action: "reset", board: self.board.slug.clone() });
+        };
+        let seen = self.events.len();
+        machine.reset(deadline).await?;
+        let is_reset = |kind: &EventKind| *kind == EventKind::Reset { by: Origin::Host };
+        self.events.wait_for(seen, deadline, is_reset).await.map_err(PowerError::ResetNotSeen)?;
+        Ok(())
+    }
+
+    /// Makes the firmware forget what it has learnt, as a flash does: UEFI variables are those of a new board.
+    pub fn reset_firmware(&self) -> Result<(), PowerError> {
+        let path = self.variables();
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                Err(PowerError::Firmware { path, source })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Where the DUT's forwarded TCP ports are reachable: pairs of its port and ours; empty while it is off.
+    pub async fn forwards(&self, deadline: Deadline) -> Result<Vec<(u16, u16)>, PowerError> {
+        match &self.machine {
+            Some(machine) if !self.forwards.is_empty() => Ok(machine.forwards(deadline).await?),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// What executes the guest's instructions.
+    pub fn accelerator(&self) -> Accelerator {
+        self.player.accelerator
+    }
+
+    fn check_button(&self, action: &'static str) -> Result<Duration, PowerError> {
+        let board = self.board.slug.clone();
+        let Some(hold) = self.board.power.button_hold else {
+            return Err(PowerError::NoButton { board });
+        };
+        if self.mains { Ok(hold) } else { Err(PowerError::NoMains { action, board }) }
+    }
+
+    async fn start(&mut self, storage: &Storage, deadline: Deadline) -> Result<(), PowerError> {
+        let launch = Launch {
+            accelerator: self.player.accelerator,
+            sandbox: self.player.sandbox,
+            media: storage.plugged_in()?,
+            firmware: self.firmware(storage).await?,
+            forwards: self.forwards.clone(),
+        };
+        let lent = |source| MachineError::Spawn { program: self.player.program.clone(), source };
+        let serial = self.serial.iter_mut().map(SerialLine::lend).collect::<Result<_, _>>().map_err(lent)?;
+        let start = Start {
+            program: self.player.program.clone(),
+            arguments: arguments(&self.board, &launch),
+            serial,
+            stderr: self.stderr.clone(),
+        };
+        self.events.record(EventKind::PowerOn);
+        match Machine::start(start, self.events.clone(), deadline).await {
+            Ok(machine) => {
+                self.machine = Some(machine);
+                Ok(())
+            }
+            Err(error) => {
+                self.events.record(EventKind::MachineDied { reason: error.to_string() });
+                Err(error.into())
+            }
+        }
+    }
+
+    async fn stop(&mut self) -> Result<(), PowerError> {
+        match self.machine.take() {
+            Some(machine) => Ok(machine.close().await?),
+            None => Ok(()),
+        }
+    }
+
+    /// The files that this power-on needs. UEFI variables live from flash to flash; a boot ROM reads its medium
+    /// anew each time.
+    async fn firmware(&self, storage: &Storage) -> Result<FirmwareFiles, PowerError> {
+        match &self.player.firmware {
+            InstalledFirmware::Uefi { code, variables } => {
+                let own = self.variables();
+                if !own.exists() {
+                    tokio::fs::copy(variables, &own)
+                        .await
+                        .map_err(|source| PowerError::Firmware { path: own.clone(), source })?;
+                }
+                Ok(FirmwareFiles::Uefi { code: code.clone(), variables: own })
+            }
+            InstalledFirmware::Image(path) => Ok(FirmwareFiles::Image(path.clone())),
+            InstalledFirmware::None => match raspberry_pi(self.board.qemu.firmware) {
+                Some(model) => self.play_boot_rom(model, storage).await,
+                None => Ok(FirmwareFiles::BuiltIn),
+            },
+        }
+    }
+
+    /// Reads the card as the boot ROM does, at each power-on anew.
+    async fn play_boot_rom(&self, model: Model, storage: &Storage) -> Result<FirmwareFiles, PowerError> {
+        let medium = &self.board.boot_order[0];
+        let card =
+            storage.path(medium).expect("check admits only boards whose boot medium exists").to_owned();
+        let folder = self.scratch.join("boot-rom");
+        let read = move || -> Result<_, PowerError> {
+            fs::create_dir_all(&folder)
+                .map_err(|source| PowerError::Firmware { path: folder.clone(), source })?;
+            let mut card = fs::File::open(&card)
+                .map_err(|source| PowerError::Firmware { path: card.clone(), source })?;
+            Ok(boot_rom::boot_stage(model, &mut card, &folder)?)
+        };
+        let stage = match spawn_blocking(read).await {
+            Ok(stage) => stage?,
+            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+        };
+        for note in &stage.notes {
+            tracing::info!(note, "boot ROM");
+        }
+        // A machine of another make has a device tree of its own, and the card's would describe what is not there.
+        let own_machine = Model::of_machine(&self.board.qemu.machine) == Some(model);
+        Ok(FirmwareFiles::Kernel {
+            kernel: stage.kernel,
+            initrd: stage.initrd,
+            device_tree: stage.device_tree.filter(|_| own_machine),
+            command_line: stage.command_line,
+        })
+    }
+
+    fn variables(&self) -> PathBuf {
+        self.scratch.join("uefi-variables.fd")
+    }
+}
+
+/// Which Raspberry Pi's boot ROM the stand-in plays, if any.
+fn raspberry_pi(firmware: Firmware) -> Option<Model> {
+    match firmware {
+        Firmware::RaspberryPi3 => Some(Model::Pi3),
+        Firmware::RaspberryPi4 => Some(Model::Pi4),
+        Firmware::Bios | Firmware::Uefi | Firmware::UBoot => None,
+    }
+}

@@ -1,0 +1,7 @@
+//! Bytes, images and what lies in them. It knows no board, no QEMU and no bench.
+
+pub mod device_tree;
+pub mod fat;
+pub mod image;
+pub mod partition;
+pub mod selftest;

@@ -1,0 +1,345 @@
+//! A running QEMU: one process that plays one power-on of a board, watched from start to end.
+//!
+//! `device::power` starts one at each power-on and closes it at power-off. One task, the watcher, owns the
+//! process and folds QMP's events into the typed [`SystemState`] and the session's [`EventLog`]; `close` kills
+//! the process and joins it. Dropped without `close`, the process is killed all the same.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use qapi::qmp;
+use tokio::process::{Child, Command};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+
+use super::arguments::medium_of_node;
+use super::monitor::{Monitor, MonitorError, RawEvent};
+use crate::deadline::Deadline;
+use crate::event::{EventKind, EventLog, Origin};
+use crate::sys::child;
+
+/// How to start a machine.
+#[derive(Debug)]
+pub struct Start {
+    /// QEMU's program.
+    pub program: PathBuf,
+    /// What [`arguments`](super::arguments::arguments) made.
+    pub arguments: Vec<String>,
+    /// The far ends of the serial lines, in the board's order.
+    pub serial: Vec<OwnedFd>,
+    /// Where QEMU's own words go; truncated at each start.
+    pub stderr: PathBuf,
+}
+
+/// A QEMU process that was seen to run.
+#[derive(Debug)]
+pub struct Machine {
+    monitor: Arc<Monitor>,
+    state: watch::Receiver<SystemState>,
+    cut: Option<oneshot::Sender<()>>,
+    watcher: JoinHandle<io::Result<()>>,
+}
+
+/// What the system in the machine does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SystemState {
+    /// It executes.
+    Running,
+    /// It ended by itself, as an operating system does on `poweroff`.
+    Halted,
+    /// Its player failed: an internal error, or the process died.
+    Broken,
+}
+
+/// A machine could not be started, asked or closed. Always the lab's fault, never the DUT's.
+#[derive(Debug, thiserror::Error)]
+pub enum MachineError {
+    /// The program could not be run at all.
+    #[error("cannot run {program}")]
+    Spawn {
+        /// QEMU's program.
+        program: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// QEMU ended before it ran anything.
+    #[error("QEMU ended at its start ({exit}): {stderr}\n  command line: {command_line}")]
+    EndedAtStart {
+        /// How it ended.
+        exit: String,
+        /// What it said last.
+        stderr: String,
+        /// The whole command line, as a shell would take it.
+        command_line: String,
+    },
+    /// QEMU started, and its monitor failed.
+    #[error("cannot control QEMU (its command line: {command_line})")]
+    Control {
+        /// The whole command line, as a shell would take it.
+        command_line: String,
+        /// What went wrong.
+        #[source]
+        source: MonitorError,
+    },
+    /// A command on the running machine failed.
+    #[error(transparent)]
+    Monitor(#[from] MonitorError),
+    /// The kernel did not let us end the process.
+    #[error("cannot end QEMU")]
+    End(#[source] io::Error),
+}
+
+/// How much of QEMU's own words goes into a message: its last lines, where the reason stands.
+const STDERR_TAIL_BYTES: u64 = 2048;
+
+impl Machine {
+    /// Starts QEMU and waits until the machine is built and executes.
+    ///
+    /// Cancelled or failed, it leaves no process. The power-on is not recorded here, but all that follows is.
+    pub async fn start(start: Start, events: EventLog, deadline: Deadline) -> Result<Self, MachineError> {
+        let command_line = shell_words(&start.program, &start.arguments);
+        tracing::debug!(%command_line, "starting QEMU");
+        let (ours, theirs) = UnixStream::pair()
+            .map_err(|source| MachineError::Spawn { program: start.program.clone(), source })?;
+        let mut child = Self::spawn(&start, theirs.into(), start.serial.iter()).await?;
+        drop(start.serial);
+        let (monitor, raw_events) = match Monitor::open(ours, deadline).await {
+            Ok(opened) => opened,
+            Err(MonitorError::Closed { .. }) => {
+                let exit = child::kill_and_wait(&mut child).await.map_err(MachineError::End)?;
+                let stderr = tail(&start.stderr);
+                return Err(MachineError::EndedAtStart { exit: exit.to_string(), stderr, command_line });
+            }
+            Err(source) => {
+                child::kill_and_wait(&mut child).await.map_err(MachineError::End)?;
+                return Err(MachineError::Control { command_line, source });
+            }
+        };
+        let monitor = Arc::new(monitor);
+        let (state, observed) = watch::channel(SystemState::Running);
+        let (cut, cut_asked) = oneshot::channel();
+        let watcher = Watcher { child, monitor: monitor.clone(), state, events, stderr: start.stderr };
+        let watcher = tokio::spawn(watcher.watch(raw_events, cut_asked));
+        Ok(Self { monitor, state: observed, cut: Some(cut), watcher })
+    }
+
+    async fn spawn(
+        start: &Start,
+        qmp: OwnedFd,
+        serial: impl Iterator<Item = &OwnedFd>,
+    ) -> Result<Child, MachineError> {
+        let failed = |source| MachineError::Spawn { program: start.program.clone(), source };
+        let mut inherited = vec![qmp];
+        for line in serial {
+            inherited.push(line.try_clone().map_err(failed)?);
+        }
+        let mut command = Command::new(&start.program);
+        command
+            .args(&start.arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(File::create(&start.stderr).map_err(failed)?);
+        child::spawn(command, inherited).await.map_err(failed)
+    }
+
+    /// What the system does now, as far as QMP has said.
+    pub fn state(&self) -> SystemState {
+        *self.state.borrow()
+    }
+
+    /// Presses the ACPI power button for a moment; what happens then is up to the operating system.
+    pub async fn press_button(&self, deadline: Deadline) -> Result<(), MachineError> {
+        self.monitor.execute(qmp::system_powerdown {}, deadline).await?;
+        Ok(())
+    }
+
+    /// Pulls the reset line. The `RESET` event tells when it has happened.
+    pub async fn reset(&self, deadline: Deadline) -> Result<(), MachineError> {
+        self.monitor.execute(qmp::system_reset {}, deadline).await?;
+        Ok(())
+    }
+
+    /// Where the DUT's forwarded TCP ports are reachable on this host: pairs of the DUT's port and the host's.
+    pub async fn forwards(&self, deadline: Deadline) -> Result<Vec<(u16, u16)>, MachineError> {
+        // Only the human monitor tells which port QEMU chose.
+        let asked = qmp::human_monitor_command { command_line: "info usernet".to_owned(), cpu_index: None };
+        Ok(parse_usernet(&self.monitor.execute(asked, deadline).await?))
+    }
+
+    /// Ends the process at once, as a power cut would, and waits until it is gone.
+    pub async fn close(mut self) -> Result<(), MachineError> {
+        if let Some(cut) = self.cut.take() {
+            // The watcher has ended already if the process died.
+            let _ = cut.send(());
+        }
+        match self.watcher.await {
+            Ok(ended) => ended.map_err(MachineError::End)?,
+            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+        }
+        if let Ok(monitor) = Arc::try_unwrap(self.monitor) {
+            monitor.closed().await;
+        }
+        Ok(())
+    }
+}
+
+struct Watcher {
+    child: Child,
+    monitor: Arc<Monitor>,
+    state: watch::Sender<SystemState>,
+    events: EventLog,
+    stderr: PathBuf,
+}
+
+impl Watcher {
+    /// Ends when the process is gone: cut by us, or by itself.
+    async fn watch(
+        mut self,
+        mut raw_events: mpsc::UnboundedReceiver<RawEvent>,
+        mut cut: oneshot::Receiver<()>,
+    ) -> io::Result<()> {
+        loop {
+            tokio::select! {
+                event = raw_events.recv() => match event {
+                    Some(event) => self.take(event).await,
+                    None => return self.gone(cut).await,
+                },
+                // Also when the machine is dropped: then the sender goes.
+                _ = &mut cut => {
+                    child::kill_and_wait(&mut self.child).await?;
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// The monitor closed, so the process is gone or going. If nobody asked for that, the lab failed.
+    async fn gone(&mut self, mut cut: oneshot::Receiver<()>) -> io::Result<()> {
+        let given = Deadline::after(Duration::from_secs(5));
+        let exit = match given.bound(self.child.wait()).await {
+            Ok(exit) => exit?,
+            Err(_) => child::kill_and_wait(&mut self.child).await?,
+        };
+        if cut.try_recv().is_err() {
+            self.fail(EventKind::MachineDied { reason: died(exit, &self.stderr) });
+        }
+        Ok(())
+    }
+
+    async fn take(&self, event: RawEvent) {
+        let data = &event.data;
+        let text = |key: &str| data[key].as_str().unwrap_or_default().to_owned();
+        let by = if data["guest"].as_bool() == Some(true) { Origin::Guest } else { Origin::Host };
+        match event.name.as_str() {
+            "RESET" => self.events.record(EventKind::Reset { by }),
+            "SHUTDOWN" => {
+                self.state.send_replace(SystemState::Halted);
+                self.events.record(EventKind::Halt { by });
+            }
+            "GUEST_PANICKED" => self.events.record(EventKind::Panic),
+            "WATCHDOG" => self.events.record(EventKind::Watchdog { action: text("action") }),
+            "BLOCK_IO_ERROR" => {
+                let node = text("node-name");
+                let medium = medium_of_node(&node).unwrap_or(&node).to_owned();
+                let (operation, reason) = (text("operation"), text("reason"));
+                self.events.record(EventKind::BlockError { medium, operation, reason });
+            }
+            "STOP" => self.stopped().await,
+            _ => tracing::debug!(name = event.name, %data, "QEMU event"),
+        }
+    }
+
+    /// `STOP` follows a halt, and comes alone when QEMU gives up; the run state tells.
+    async fn stopped(&self) {
+        let asked = self.monitor.execute(qmp::query_status {}, Deadline::after(Duration::from_secs(5)));
+        match asked.await {
+            Ok(info) if info.status == qmp::RunState::internal_error => self.fail(EventKind::InternalError {
+                reason: format!("QEMU stopped with an internal error: {}", tail(&self.stderr)),
+            }),
+            Ok(_) => {}
+            // It is gone: `gone` says so in a moment.
+            Err(MonitorError::Closed { .. }) => {}
+            Err(error) => {
+                self.fail(EventKind::InternalError { reason: format!("QEMU stopped and is silent: {error}") })
+            }
+        }
+    }
+
+    fn fail(&self, kind: EventKind) {
+        self.state.send_replace(SystemState::Broken);
+        self.events.record(kind);
+    }
+}
+
+fn died(exit: ExitStatus, stderr: &Path) -> String {
+    format!("QEMU died ({exit}): {}", tail(stderr))
+}
+
+/// The last lines of a file, as one line; says so if there are none.
+fn tail(path: &Path) -> String {
+    let read = || -> io::Result<Vec<u8>> {
+        let mut file = File::open(path)?;
+        let start = file.metadata()?.len().saturating_sub(STDERR_TAIL_BYTES);
+        file.seek(SeekFrom::Start(start))?;
+        let mut last = Vec::new();
+        file.read_to_end(&mut last)?;
+        Ok(last)
+    };
+    let words = match read() {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).trim().replace('\n', "; "),
+        Err(error) => return format!("its words are lost: {error}"),
+    };
+    if words.is_empty() { "it said nothing".to_owned() } else { words }
+}
+
+/// The command line as a shell would take it.
+pub fn shell_words(program: &Path, arguments: &[String]) -> String {
+    let program = program.display().to_string();
+    let quoted = std::iter::once(&program).chain(arguments).map(|word| {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./=:,+@%".contains(&byte);
+        if !word.is_empty() && word.bytes().all(plain) {
+            word.clone()
+        } else {
+            format!("'{}'", word.replace('\'', r"'\''"))
+        }
+    });
+    quoted.collect::<Vec<_>>().join(" ")
+}
+
+/// Reads lines such as `TCP[HOST_FORWARD]  14  127.0.0.1 40123  10.0.2.15  22  0  0`.
+fn parse_usernet(table: &str) -> Vec<(u16, u16)> {
+    let rows = table.lines().filter_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words[..] {
+            ["TCP[HOST_FORWARD]", _, _, host, _, guest, ..] => {
+                Some((guest.parse().ok()?, host.parse().ok()?))
+            }
+            _ => None,
+        }
+    });
+    rows.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forwarded_ports_are_read_from_what_qemu_prints() {
+        let table = "Hub -1 (eth0):\n  Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ\n  TCP[HOST_FORWARD]  14       127.0.0.1 40123       10.0.2.15    22     0     0\n";
+        assert_eq!(parse_usernet(table), [(22, 40123)]);
+    }
+
+    #[test]
+    fn a_command_line_can_be_pasted_into_a_shell() {
+        let words = ["-append".to_owned(), "console=ttyS1 it's".to_owned()];
+        assert_eq!(shell_words(Path::new("qemu"), &words), r"qemu -append 'console=ttyS1 it'\''s'");
+    }
+}

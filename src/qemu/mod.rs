@@ -1,0 +1,9 @@
+//! The QEMU that plays boards: what the host offers of it, its argument vector, its process, its monitor.
+//!
+//! `device` and `lab` are the only callers. Nothing here knows of suites or benches.
+
+pub mod arguments;
+pub mod boot_rom;
+pub mod config_txt;
+pub mod machine;
+pub mod monitor;

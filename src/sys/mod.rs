@@ -1,0 +1,9 @@
+//! What only the kernel can do for us: children that cannot outlive us, descriptors, locked directories.
+//!
+//! The only module with `unsafe`, and the ground floor: it uses nothing of the crate but `deadline`.
+
+pub mod child;
+pub mod run_dir;
+pub mod serial_line;
+pub mod stream;
+pub mod terminal;
