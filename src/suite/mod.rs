@@ -8,6 +8,10 @@ pub mod builtin;
 pub mod check;
 pub mod file;
 pub mod outcome;
+mod program;
+pub mod progress;
+pub mod run;
+mod step;
 pub mod template;
 
 use std::fmt;
