@@ -17,6 +17,8 @@ use anyhow::{Context, Result, bail, ensure};
 const GUEST: &str = "firmware-images/selftest";
 /// For x86-64 boards; their guest is built here, from the standard library every toolchain has.
 const GUEST_TARGET: &str = "x86_64-unknown-linux-gnu";
+/// For aarch64 boards; made by `scripts/build-firmware-images`, checked by `tests/firmware_images.rs`.
+const PREBUILT_AARCH64: &str = "firmware-images/prebuilt/BOOTAA64.EFI";
 
 fn main() -> Result<()> {
     let variable = |name: &str| env::var_os(name).with_context(|| format!("cargo sets {name}"));
@@ -28,11 +30,18 @@ fn main() -> Result<()> {
         println!("cargo:rerun-if-changed={GUEST}/{path}");
     }
 
-    let guest = build_guest(&package, &out, Path::new(&variable("CARGO")?))?;
-    let guest = fs::read(&guest).with_context(|| format!("cannot read {}", guest.display()))?;
-    let image = DiskImage::assemble(&[("EFI/BOOT/BOOTX64.EFI", &guest)], &guest)?;
+    println!("cargo:rerun-if-changed={PREBUILT_AARCH64}");
+
+    let guest = read(&build_guest(&package, &out, Path::new(&variable("CARGO")?))?)?;
+    let aarch64 = read(&package.join(PREBUILT_AARCH64))?;
+    let files = [("EFI/BOOT/BOOTX64.EFI", &*guest), ("EFI/BOOT/BOOTAA64.EFI", &*aarch64)];
+    let image = DiskImage::assemble(&files, &guest)?;
     let path = out.join("selftest.img");
     fs::write(&path, image.bytes).with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("cannot read {}", path.display()))
 }
 
 /// Runs cargo for the guest and returns the file it linked.
@@ -160,7 +169,7 @@ fn fill_partition(partition: &mut [u8], files: &[(&str, &[u8])]) -> io::Result<(
     let root = volume.root_dir();
     for (path, contents) in files {
         for (end, _) in path.match_indices('/') {
-            root.create_dir(&path[..end])?;
+            root.create_dir(&path[..end])?; // opens it if it is there
         }
         root.create_file(path)?.write_all(contents)?;
     }

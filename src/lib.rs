@@ -6,6 +6,7 @@
 #![warn(clippy::unwrap_used)]
 
 pub mod board;
+pub mod cli;
 pub mod deadline;
 pub mod device;
 pub mod document;

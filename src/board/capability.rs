@@ -67,17 +67,17 @@ impl Board {
             (Capability::UsbMedium, media(|medium| medium.kind == MediumKind::Usb)),
             (Capability::InternalMedium, media(|medium| !medium.removable)),
             (Capability::BootSwitch, self.flash.switch.is_some()),
-            (Capability::PanicEvent, self.qemu.panic_device),
             (Capability::Watchdog, self.qemu.watchdog.is_some()),
         ];
         all.into_iter().filter_map(|(capability, present)| present.then_some(capability)).collect()
     }
 
     /// What its stand-in has: QEMU plays no radios, nobody sees lights, and screens, keys and boot switches are
-    /// not played yet.
+    /// not played yet. Panics are told by a device that no real board has.
     pub fn stand_in_capabilities(&self) -> Vec<Capability> {
         use Capability::{Bluetooth, BootSwitch, Keyboard, Led, Screen, Wifi};
         let absent = [Wifi, Bluetooth, Led, Screen, Keyboard, BootSwitch];
-        self.capabilities().into_iter().filter(|capability| !absent.contains(capability)).collect()
+        let played = self.capabilities().into_iter().filter(|capability| !absent.contains(capability));
+        played.chain(self.qemu.panic_device.then_some(Capability::PanicEvent)).collect()
     }
 }

@@ -391,3 +391,14 @@ pub enum FidelityLevel {
     /// Only what can be seen and plugged from outside: media, switches, power, serial, network.
     Wiring,
 }
+
+impl FidelityLevel {
+    /// What the word means.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Self::Board => "QEMU models this very board, or the board was never real",
+            Self::Platform => "the same processor architecture and firmware interface, on a generic machine",
+            Self::Wiring => "only what can be seen and plugged from outside",
+        }
+    }
+}

@@ -2,8 +2,12 @@
 //!
 //! `device` and `lab` are the only callers. Nothing here knows of suites or benches.
 
+pub mod accelerator;
 pub mod arguments;
+pub mod binary;
 pub mod boot_rom;
 pub mod config_txt;
+pub mod firmware;
 pub mod machine;
 pub mod monitor;
+pub mod package;

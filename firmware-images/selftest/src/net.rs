@@ -15,7 +15,7 @@ use crate::reason::Reason;
 use alloc::vec;
 use alloc::vec::Vec;
 use interface::NetworkInterface;
-use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
+use smoltcp::iface::{Config, Interface, PollResult, SocketHandle, SocketSet};
 use smoltcp::socket::{dhcpv4, icmp, tcp};
 use smoltcp::time::{Duration, Instant};
 use smoltcp::wire::{
@@ -33,7 +33,7 @@ const PING_IDENTIFIER: u16 = 0x5e1f;
 const BUFFER_BYTES: usize = 16 * 1024;
 
 /// An address that DHCP gave.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Lease {
     pub address: Ipv4Cidr,
     pub gateway: Option<Ipv4Address>,
@@ -49,6 +49,8 @@ pub struct Network {
     /// Present once an address was asked for, and then for renewals.
     dhcp: Option<SocketHandle>,
     lease: Option<Lease>,
+    /// A lease that came after it was last asked for.
+    fresh_lease: Option<Lease>,
     next_own_port: u16,
     next_sequence: u16,
 }
@@ -78,6 +80,7 @@ impl Network {
             ping,
             dhcp: None,
             lease: None,
+            fresh_lease: None,
             next_own_port: FIRST_OWN_PORT + clock.microseconds() as u16 % 0x3000,
             next_sequence: 1,
         })
@@ -98,11 +101,12 @@ impl Network {
         self.lease
     }
 
-    /// Moves frames in and out, and serves whoever calls.
-    pub fn poll(&mut self, clock: &Clock) {
-        self.interface.poll(now(clock), &mut self.device, &mut self.sockets);
+    /// Moves frames in and out, and serves whoever calls. Returns whether there was something to do.
+    pub fn poll(&mut self, clock: &Clock) -> bool {
+        let result = self.interface.poll(now(clock), &mut self.device, &mut self.sockets);
         self.follow_dhcp();
         self.serve_echo();
+        result == PollResult::SocketStateChanged
     }
 
     fn follow_dhcp(&mut self) {
@@ -111,13 +115,18 @@ impl Network {
             None => {}
             Some(dhcpv4::Event::Configured(config)) => {
                 let lease = Lease { address: config.address, gateway: config.router };
+                self.fresh_lease = Some(lease);
                 self.use_lease(Some(lease));
             }
             Some(dhcpv4::Event::Deconfigured) => self.use_lease(None),
         }
     }
 
+    /// A lease that we already have is left alone, with the neighbours that were met under it.
     fn use_lease(&mut self, lease: Option<Lease>) {
+        if self.lease == lease {
+            return;
+        }
         self.lease = lease;
         self.interface.update_ip_addrs(|addresses| {
             addresses.clear();
@@ -157,12 +166,15 @@ impl Network {
 
     /// Asks for an address until there is one.
     pub fn ask_for_address(&mut self, clock: &Clock, seconds: u64) -> Result<Lease, Reason> {
-        match self.dhcp {
-            Some(dhcp) => self.sockets.get_mut::<dhcpv4::Socket>(dhcp).reset(),
-            None => self.dhcp = Some(self.sockets.add(dhcpv4::Socket::new())),
+        if let Some(dhcp) = self.dhcp.take() {
+            self.sockets.remove(dhcp);
         }
-        self.use_lease(None);
-        self.wait(clock, seconds, |network| network.lease)
+        let mut socket = dhcpv4::Socket::new();
+        // A new socket begins with saying that it has no lease. The old one is good until then.
+        let _ = socket.poll();
+        self.dhcp = Some(self.sockets.add(socket));
+        self.fresh_lease = None;
+        self.wait(clock, seconds, |network| network.fresh_lease)
             .ok_or_else(|| Reason::from(format_seconds("no answer", seconds)))
     }
 

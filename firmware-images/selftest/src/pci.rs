@@ -63,14 +63,6 @@ impl Pci {
         self.root.set_command(function.place, wanted);
     }
 
-    /// Writes one byte of a device's configuration space.
-    pub fn write_byte(&mut self, function: &Function, register: u8, value: u8) {
-        let shift = u32::from(register & 3) * 8;
-        let old = self.configuration.read_word(function.place, register);
-        let new = old & !(0xff << shift) | u32::from(value) << shift;
-        self.configuration.write_word(function.place, register, new);
-    }
-
     /// Where the device's first memory window is.
     pub fn window(&mut self, function: &Function) -> Result<usize, Reason> {
         match self.root.bar_info(function.place, 0) {
@@ -91,6 +83,12 @@ pub struct Configuration {
 impl Configuration {
     fn find(_acpi: Option<&Acpi>) -> Result<Configuration, Reason> {
         Ok(Configuration { _private: () })
+    }
+
+    /// Writes a single byte, for registers that take no more at a time.
+    pub fn write_byte(&mut self, place: DeviceFunction, register: u8, value: u8) {
+        Configuration::select(place, register);
+        ports::write_byte(0xcfc + u16::from(register & 3), value);
     }
 
     fn select(place: DeviceFunction, register: u8) {
@@ -132,6 +130,13 @@ impl Configuration {
     fn find(acpi: Option<&Acpi>) -> Result<Configuration, Reason> {
         let base = acpi.and_then(|acpi| acpi.pci_configuration).ok_or("no PCI")?;
         Ok(Configuration { base: base as usize })
+    }
+
+    /// Writes a single byte, for registers that take no more at a time.
+    pub fn write_byte(&mut self, place: DeviceFunction, register: u8, value: u8) {
+        let address = self.address(place, register) + usize::from(register & 3);
+        // SAFETY: the firmware has mapped the whole configuration space.
+        unsafe { (address as *mut u8).write_volatile(value) }
     }
 
     fn address(&self, place: DeviceFunction, register: u8) -> usize {

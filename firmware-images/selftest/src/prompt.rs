@@ -8,8 +8,8 @@ use core::mem;
 
 const PROMPT: &str = "selftest# ";
 
-/// After the last byte the line is watched this long without sleeping, so that what is typed or
-/// sent by a program is answered at once.
+/// After the last byte or frame they are watched for this long without sleeping, so that a program
+/// is answered at once.
 const AWAKE_MILLISECONDS: u64 = 10;
 
 /// What a byte did to the line.
@@ -26,7 +26,7 @@ enum Typed {
 pub fn serve(mut board: Board) -> ! {
     let mut shell = Shell::default();
     let mut line = Line::default();
-    let mut last_byte = board.clock.milliseconds();
+    let mut last_event = board.clock.milliseconds();
     print(format_args!("{PROMPT}"));
     loop {
         if let Some(byte) = receive() {
@@ -38,12 +38,12 @@ pub fn serve(mut board: Board) -> ! {
                     print(format_args!("{PROMPT}"));
                 }
             }
-            last_byte = board.clock.milliseconds();
+            last_event = board.clock.milliseconds();
             continue;
         }
-        let now = board.clock.milliseconds();
-        if let Some(network) = &mut board.network {
-            network.poll(&board.clock);
+        if board.network.as_mut().is_some_and(|network| network.poll(&board.clock)) {
+            last_event = board.clock.milliseconds();
+            continue;
         }
         if board.power_button_pressed() {
             say(format_args!(""));
@@ -51,7 +51,7 @@ pub fn serve(mut board: Board) -> ! {
             say(format_args!("powering off"));
             board.power_off();
         }
-        if now - last_byte > AWAKE_MILLISECONDS {
+        if board.clock.milliseconds() - last_event > AWAKE_MILLISECONDS {
             board.firmware.rest();
         }
     }

@@ -49,7 +49,7 @@ fn an_edit_that_breaks_no_rule_is_not_complained_about() {
 
 #[test]
 fn every_broken_rule_is_complained_about_and_nothing_else() {
-    let rules: [(&str, &[Edit], &str); 38] = [
+    let rules: [(&str, &[Edit], &str); 42] = [
         (
             "pc-seabios",
             &[("slug = \"pc-seabios\"", "slug = \"PC\"")],
@@ -59,6 +59,14 @@ fn every_broken_rule_is_complained_about_and_nothing_else() {
             "pc-seabios",
             &[("slug = \"pc-seabios\"", "slug = \"pc\"")],
             "slug: expected `pc-seabios`, as the file is called, found `pc` | rename the file to `pc.toml`, or the slug",
+        ),
+        (
+            "pc-seabios",
+            &[
+                ("[media.disk]\nkind = \"virtio\"\nremovable = false\nsize = \"256MiB\"", "[media]"),
+                ("disk = \"virtio-blk\"", ""),
+            ],
+            "media: expected at least one medium | begin a table such as `[media.sd]`",
         ),
         (
             "pc-seabios",
@@ -242,6 +250,17 @@ fn every_broken_rule_is_complained_about_and_nothing_else() {
             "qemu.screen: q35 has no frame buffer of its own | here fits `vga` or `virtio-gpu`",
         ),
         (
+            "intel-nuc",
+            &[("screen = \"hdmi\"\n", "")],
+            "qemu.screen: the board has no screen | say which connector it has in `screen`",
+        ),
+        ("intel-nuc", &[("screen = \"vga\"\n", "")], "qemu.screen: nothing plays `screen`"),
+        (
+            "intel-nuc",
+            &[("internal = \"sata\"", "")],
+            "qemu.attach.internal: nothing plays the medium `internal`",
+        ),
+        (
             "generic-aarch64",
             &[("keyboard = \"usb\"", "keyboard = \"ps2\"")],
             "keyboard: virt has no PS/2 socket | here fits `usb`",
@@ -313,4 +332,31 @@ fn names_keep_the_order_of_the_file() {
     let board = board(Path::new(&path), &text).unwrap();
     let lines: Vec<_> = board.serial.iter().map(|line| (line.name.as_str(), line.qemu_port)).collect();
     assert_eq!(lines, [("modem", 0), ("console", 1)]);
+}
+
+/// A file that lacks a line, or says something else there, is whole or complained about; nothing else happens.
+#[test]
+fn a_mangled_file_is_a_board_or_has_complaints() {
+    let (path, text) = edited("beaglebone-black", &[]);
+    let lines: Vec<_> = text.lines().collect();
+    for (index, line) in
+        lines.iter().enumerate().filter(|(_, line)| line.contains('=') || line.starts_with('['))
+    {
+        let key = line.split('=').next().unwrap();
+        let others = ["3", "true", "''", "'x'", "[]", "[3]", "{}", "{ x = 1 }"];
+        let mut manglings: Vec<_> = others.iter().map(|value| format!("{key}= {value}")).collect();
+        manglings.push(String::new());
+        for mangling in manglings {
+            let mut lines = lines.clone();
+            lines[index] = &mangling;
+            if let Err(error) = board(Path::new(&path), &lines.join("\n")) {
+                assert!(!error.complaints.is_empty(), "{mangling} instead of {line}");
+            }
+        }
+    }
+    let all = board(Path::new("x.toml"), "").unwrap_err().complaints;
+    let keys: Vec<_> = all.iter().map(|complaint| complaint.key.as_str()).collect();
+    let required =
+        ["slug", "name", "arch", "boot_order", "media", "flash", "power", "serial", "qemu", "fidelity"];
+    assert_eq!(keys, required, "{all:#?}");
 }

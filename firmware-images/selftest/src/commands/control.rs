@@ -29,13 +29,16 @@ pub fn hang(_: &[String], _: &mut Board) -> Result<(), Reason> {
 
 /// Both stages of the i6300esb run for half of the time; the second one's end is the action.
 pub fn watchdog(arguments: &[String], board: &mut Board) -> Result<(), Reason> {
-    /// Units of 2^15 cycles at 33 MHz (`hw/watchdog/wdt_i6300esb.c`).
+    /// Units of 2^15 cycles at 33 MHz, half of it for each stage: `hw/watchdog/wdt_i6300esb.c`
+    /// halves what it is told.
     const UNITS_PER_SECOND: u32 = 1007;
     const TIMER_1: usize = 0x00;
     const TIMER_2: usize = 0x04;
     const RELOAD: usize = 0x0c;
-    /// In the configuration space: enabled.
+    const START_AGAIN: u16 = 1 << 8;
+    /// In the configuration space.
     const LOCK: u8 = 0x68;
+    const ENABLED: u8 = 1 << 1;
 
     let seconds: u32 = argument(arguments, 0)?;
     let mut pci = Pci::find(board.acpi.as_ref())?;
@@ -44,17 +47,22 @@ pub fn watchdog(arguments: &[String], board: &mut Board) -> Result<(), Reason> {
     board.firmware.release(function.place);
     pci.enable(&function);
     let window = pci.window(&function)?;
-    let write = |register: usize, value: u32| {
-        // The chip takes a value only after these two.
-        for (register, value) in [(RELOAD, 0x80), (RELOAD, 0x86), (register, value)] {
+    // The chip takes a value only after these two.
+    let unlock = || {
+        for key in [0x80, 0x86] {
             // SAFETY: the window is the chip's, and so long.
-            unsafe { ((window + register) as *mut u32).write_volatile(value) };
+            unsafe { ((window + RELOAD) as *mut u16).write_volatile(key) };
         }
     };
-    let units = seconds.saturating_mul(UNITS_PER_SECOND).div_ceil(2);
-    write(TIMER_1, units);
-    write(TIMER_2, units);
-    write(RELOAD, 1 << 8);
-    pci.write_byte(&function, LOCK, 1 << 1);
+    let units = seconds.saturating_mul(UNITS_PER_SECOND);
+    for timer in [TIMER_1, TIMER_2] {
+        unlock();
+        // SAFETY: as above.
+        unsafe { ((window + timer) as *mut u32).write_volatile(units) };
+    }
+    unlock();
+    // SAFETY: as above.
+    unsafe { ((window + RELOAD) as *mut u16).write_volatile(START_AGAIN) };
+    pci.configuration.write_byte(function.place, LOCK, ENABLED);
     Ok(())
 }

@@ -4,7 +4,8 @@ use super::argument;
 use crate::banner::{self, ARCHITECTURE};
 use crate::board::Board;
 use crate::reason::Reason;
-use crate::serial::say;
+use crate::serial::{print, say};
+use alloc::format;
 use alloc::string::String;
 
 pub fn echo(words: &[String], _: &mut Board) -> Result<(), Reason> {
@@ -42,8 +43,11 @@ pub fn uptime(_: &[String], board: &mut Board) -> Result<(), Reason> {
 /// Lines of a number, a blank, and dots up to 80 characters.
 pub fn fill(arguments: &[String], _: &mut Board) -> Result<(), Reason> {
     let count: u64 = argument(arguments, 0)?;
+    let dots = ".".repeat(71);
     for number in 0..count {
-        say(format_args!("{number:08} {:.<71}", ""));
+        // One piece, so that the line's FIFO is always given as much as it takes.
+        let line = format!("{number:08} {dots}\r\n");
+        print(format_args!("{line}"));
     }
     say(format_args!("fill done {count}"));
     Ok(())

@@ -1,0 +1,140 @@
+//! How a subcommand ends: with an exit code, or with an error, whose fault it is, and advice.
+
+use std::error::Error;
+use std::io;
+use std::process::ExitCode;
+
+use crate::board::BoardFileError;
+use crate::board::catalog::CatalogError;
+
+/// How the program ends; a red product and a broken lab never look alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// All passed, or what was asked is done.
+    Passed,
+    /// A test failed.
+    Failed,
+    /// The command line or a file of the user's is wrong.
+    Usage,
+    /// The lab broke, so nothing is known of the DUT.
+    Broken,
+    /// There was nothing to run.
+    NothingRun,
+    /// Somebody pressed Ctrl-C.
+    Interrupted,
+}
+
+impl Exit {
+    /// The number that a shell sees.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Passed => 0,
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::Broken => 3,
+            Self::NothingRun => 4,
+            Self::Interrupted => 130, // 128 and SIGINT, as shells say it
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.code())
+    }
+}
+
+/// Why a subcommand gave up.
+#[derive(Debug)]
+pub enum CliError {
+    /// It could not do what was asked.
+    Failed {
+        /// Whose fault it is.
+        exit: Exit,
+        /// What was attempted, and why it failed.
+        error: Box<dyn Error + Send + Sync>,
+        /// How to mend it, a line each.
+        hints: Vec<String>,
+    },
+    /// Nobody reads stdout any more, which is no error: `standin boards | head -1`.
+    ClosedPipe,
+}
+
+impl CliError {
+    /// The command line or a file of the user's is wrong.
+    pub fn usage(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Failed { exit: Exit::Usage, error: error.into(), hints: Vec::new() }
+    }
+
+    /// The lab, or the host, is at fault.
+    pub fn broken(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Failed { exit: Exit::Broken, error: error.into(), hints: Vec::new() }
+    }
+
+    /// Adds advice.
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        if let Self::Failed { hints, .. } = &mut self {
+            hints.push(hint.into());
+        }
+        self
+    }
+
+    /// Tells the user on stderr, and says how the program ends.
+    pub fn report(&self) -> Exit {
+        match self {
+            Self::ClosedPipe => Exit::Passed,
+            Self::Failed { exit, error, hints } => {
+                eprintln!("error: {}", chain(error.as_ref()));
+                for hint in hints {
+                    eprintln!("hint: {hint}");
+                }
+                *exit
+            }
+        }
+    }
+}
+
+/// An error and its causes in one line, joined by `: `.
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+impl From<io::Error> for CliError {
+    /// The error of writing to stdout.
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::ClosedPipe,
+            _ => Self::broken(WriteOutput { source: error }),
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write to stdout")]
+struct WriteOutput {
+    source: io::Error,
+}
+
+impl From<CatalogError> for CliError {
+    fn from(error: CatalogError) -> Self {
+        let hint = error.hint();
+        let error = Self::usage(error);
+        match hint {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
+    }
+}
+
+impl From<BoardFileError> for CliError {
+    fn from(error: BoardFileError) -> Self {
+        Self::usage(error)
+    }
+}

@@ -1,0 +1,111 @@
+//! The command line: what people and CI type, and what they are told.
+//!
+//! Each subcommand is a file of its own with its `Args` and `run`. Data goes to stdout, words go to stderr, and
+//! the exit code says whose fault it was. Environment variables are read here and nowhere else.
+
+mod boards;
+mod error;
+mod output;
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+pub use error::{CliError, Exit};
+pub use output::Output;
+
+use crate::board::Catalog;
+
+/// A stand-in for every board: suites run on QEMU today and on the real board in the lab, unchanged.
+///
+/// Exit codes: 0 all passed, 1 a test failed, 2 usage or configuration, 3 the lab broke, 4 nothing was run,
+/// 130 interrupted.
+#[derive(Debug, Parser)]
+#[command(version, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(flatten)]
+    boards: BoardFolder,
+    /// What is logged on stderr.
+    #[command(flatten)]
+    pub log: Log,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// List, show and check the boards that there are
+    Boards(boards::Args),
+}
+
+/// Does what was asked; `Ok` holds what a script should know.
+pub async fn run(cli: Cli) -> Result<Exit, CliError> {
+    let context = Context { boards: cli.boards };
+    match cli.command {
+        Command::Boards(args) => boards::run(args, &context).await,
+    }
+}
+
+/// What every subcommand is given.
+#[derive(Debug)]
+pub struct Context {
+    boards: BoardFolder,
+}
+
+impl Context {
+    /// The boards that there are, those of the user's folder included.
+    pub fn catalog(&self) -> Result<Catalog, CliError> {
+        Ok(Catalog::load(self.boards.path().as_deref())?)
+    }
+}
+
+#[derive(Debug, Args)]
+struct BoardFolder {
+    /// Folder of board files that add to the built-in boards and override them
+    /// [default: standin/machines in $XDG_CONFIG_HOME, if it is there]
+    #[arg(long = "boards", value_name = "DIR", env = "STANDIN_BOARDS", global = true)]
+    folder: Option<PathBuf>,
+}
+
+impl BoardFolder {
+    /// The folder that was named, or else the user's own if there is one.
+    fn path(&self) -> Option<PathBuf> {
+        self.folder.clone().or_else(|| {
+            let config =
+                std::env::var_os("XDG_CONFIG_HOME").filter(|path| !path.is_empty()).map(PathBuf::from);
+            let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".config"));
+            config.or_else(home).map(|config| config.join("standin/machines")).filter(|path| path.is_dir())
+        })
+    }
+}
+
+/// What is logged on stderr.
+#[derive(Debug, Args)]
+pub struct Log {
+    /// Log more; repeat for still more
+    #[arg(short, long, action = ArgAction::Count, global = true)]
+    verbose: u8,
+    /// Log errors only
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+    /// Log what this filter says, such as `standin::qemu=debug`; wins over -v and -q
+    #[arg(long = "log", value_name = "FILTER", env = "STANDIN_LOG", global = true,
+          value_parser = |filter: &str| EnvFilter::try_new(filter))]
+    filter: Option<EnvFilter>,
+}
+
+impl Log {
+    /// Begins to log; called once.
+    pub fn start(&self) {
+        let level = match (self.quiet, self.verbose) {
+            (true, _) => "error",
+            (false, 0) => "warn",
+            (false, 1) => "info",
+            (false, 2) => "debug",
+            (false, _) => "trace",
+        };
+        let filter = self.filter.clone().unwrap_or_else(|| EnvFilter::new(level));
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    }
+}

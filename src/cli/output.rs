@@ -1,0 +1,44 @@
+//! stdout: data for people or, with `--json`, for programs; each write may find that nobody reads any more.
+
+use std::fmt;
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use super::CliError;
+
+/// stdout, locked for as long as it lives.
+#[derive(Debug)]
+pub struct Output {
+    to: io::StdoutLock<'static>,
+}
+
+impl Default for Output {
+    fn default() -> Self {
+        Self { to: io::stdout().lock() }
+    }
+}
+
+impl Output {
+    /// Writes one line for people.
+    pub fn line(&mut self, text: impl fmt::Display) -> Result<(), CliError> {
+        Ok(writeln!(self.to, "{text}")?)
+    }
+
+    /// Writes one object on one line for programs.
+    pub fn json(&mut self, value: &impl Serialize) -> Result<(), CliError> {
+        let text = serde_json::to_string(value).map_err(io::Error::from)?;
+        self.line(text)
+    }
+
+    /// Writes a table: each column as wide as its widest cell, the last one as it is.
+    pub fn table<const N: usize>(&mut self, rows: &[[String; N]]) -> Result<(), CliError> {
+        let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+        let widths: [usize; N] = std::array::from_fn(width);
+        for row in rows {
+            let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
+            self.line(cells.collect::<Vec<_>>().join("  ").trim_end())?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,74 @@
+//! What the end-to-end tests share: a stand-in opened in a temporary place, and the proof that nothing is left.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+#![allow(dead_code, clippy::allow_attributes, reason = "each test binary uses its own part of this")]
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use standin::board::catalog::Catalog;
+use standin::deadline::Deadline;
+use standin::device::Device;
+use standin::device::console::Pattern;
+use standin::device::power::{InstalledFirmware, Player};
+use standin::io::image::Image;
+use standin::io::selftest::SELFTEST_IMAGE;
+use standin::lab::{Places, open_stand_in};
+use standin::qemu::arguments::Accelerator;
+use tempfile::TempDir;
+
+/// A stand-in and the directory that all of its files lie in.
+pub struct Hold {
+    pub device: Device,
+    pub dir: TempDir,
+}
+
+pub fn secs(seconds: u64) -> Deadline {
+    Deadline::after(Duration::from_secs(seconds))
+}
+
+/// A stand-in of the SeaBIOS PC under TCG, off and blank.
+pub fn seabios_pc(forwards: Vec<u16>) -> Hold {
+    let player = Player {
+        program: "qemu-system-x86_64".into(),
+        accelerator: Accelerator::Tcg,
+        sandbox: true,
+        firmware: InstalledFirmware::None,
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let places = Places::create(&dir.path().join("evidence"), &dir.path().join("scratch")).unwrap();
+    let board = Catalog::load(None).unwrap().board("pc-seabios").unwrap();
+    Hold { device: open_stand_in(board, player, &places, forwards).unwrap(), dir }
+}
+
+impl Hold {
+    pub fn selftest(&self) -> Image {
+        Image::built_in("selftest", SELFTEST_IMAGE, self.dir.path()).unwrap()
+    }
+
+    pub async fn wait_for(&mut self, text: &str) {
+        self.device.console().unwrap().wait_for(&Pattern::text(text), secs(30)).await.unwrap();
+    }
+
+    pub async fn type_line(&mut self, line: &str) {
+        self.device.console().unwrap().send_line(line, secs(5)).await.unwrap();
+    }
+
+    /// Closes the device and proves that no process uses its files any more.
+    pub async fn close_and_expect_nothing_left(self) {
+        self.device.close().await.unwrap();
+        assert_eq!(processes_with(self.dir.path()), Vec::<PathBuf>::new());
+    }
+}
+
+/// The processes whose command lines name `path`.
+pub fn processes_with(path: &Path) -> Vec<PathBuf> {
+    let needle = path.as_os_str().as_encoded_bytes();
+    let all = std::fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path());
+    all.filter(|process| {
+        // A process may end while we look; then it has no command line.
+        let command_line = std::fs::read(process.join("cmdline")).unwrap_or_default();
+        command_line.windows(needle.len()).any(|part| part == needle)
+    })
+    .collect()
+}
