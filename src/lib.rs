@@ -15,4 +15,5 @@ pub mod io;
 pub mod lab;
 pub mod procedure;
 pub mod qemu;
+pub mod suite;
 pub mod sys;

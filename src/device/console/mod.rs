@@ -26,7 +26,7 @@ use crate::deadline::Deadline;
 use crate::event::EventLog;
 
 pub use self::pattern::{Match, Pattern};
-pub use self::seen::{LastSeen, visible};
+pub use self::seen::{LastSeen, quote, visible};
 pub use self::shell::CommandOutput;
 pub use self::wait::ConsoleError;
 

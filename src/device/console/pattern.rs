@@ -56,6 +56,11 @@ impl Pattern {
             || key.parse::<usize>().is_ok_and(|index| index < self.regex.captures_len())
     }
 
+    /// Whether it is found in a text.
+    pub fn matches(&self, text: &str) -> bool {
+        self.regex.is_match(text.as_bytes())
+    }
+
     /// The first match, and where it begins and ends in `bytes`.
     pub(super) fn find(&self, bytes: &[u8]) -> Option<Found> {
         let captures = self.regex.captures(bytes)?;

@@ -20,13 +20,22 @@ pub struct LastSeen {
 impl LastSeen {
     /// Takes the last lines out of `bytes`.
     pub(super) fn new(bytes: &[u8], silent_for: Option<Duration>) -> Self {
-        let tail = &bytes[bytes.len().saturating_sub(BYTES)..];
-        let mut lines: Vec<String> = tail.split(|byte| *byte == b'\n').map(visible).collect();
-        if lines.last().is_some_and(String::is_empty) {
-            lines.pop();
-        }
-        Self { lines: lines.split_off(lines.len().saturating_sub(LINES)), silent_for }
+        Self { lines: last_lines(bytes), silent_for }
     }
+}
+
+/// The last lines of some output, each on a line of its own, to stand below an error.
+pub fn quote(bytes: &[u8]) -> String {
+    last_lines(bytes).iter().map(|line| format!("\n  | {line}")).collect()
+}
+
+fn last_lines(bytes: &[u8]) -> Vec<String> {
+    let tail = &bytes[bytes.len().saturating_sub(BYTES)..];
+    let mut lines: Vec<String> = tail.split(|byte| *byte == b'\n').map(visible).collect();
+    if lines.last().is_some_and(String::is_empty) {
+        lines.pop();
+    }
+    lines.split_off(lines.len().saturating_sub(LINES))
 }
 
 impl fmt::Display for LastSeen {

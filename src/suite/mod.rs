@@ -1,0 +1,265 @@
+//! Suites: what is run on a DUT, step by step, and what is known of it afterwards.
+//!
+//! A [`Suite`] is read from a TOML file and checked as a whole before anything runs. [`run`] drives a
+//! `Device` with it and returns an [`outcome::SuiteReport`]. The suite owns nothing but its text; programs that
+//! it starts are gone when `run` returns.
+
+pub mod builtin;
+pub mod check;
+pub mod file;
+pub mod outcome;
+mod program;
+pub mod progress;
+pub mod run;
+mod step;
+pub mod template;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::board::Capability;
+use crate::device::power::PowerState;
+use crate::event::Origin;
+
+use self::template::{Template, Values};
+
+pub use self::file::PowerVerb;
+
+/// Tests that run one after the other on one DUT.
+#[derive(Debug, Clone)]
+pub struct Suite {
+    /// What it is called in reports.
+    pub title: String,
+    /// What to give on the command line to run it again: a path, or the name of a built-in suite.
+    pub source: String,
+    /// The directory that its relative paths start from; `None` for a built-in suite, which has no paths.
+    pub dir: Option<PathBuf>,
+    /// What the board must have.
+    pub needs: Vec<Capability>,
+    /// What is flashed if the command line gives no image.
+    pub image: Option<ImageChoice>,
+    /// Its variables with their values; see [`Suite::set`].
+    pub variables: Values,
+    /// How long all tests together may take.
+    pub deadline: Duration,
+    /// Whether the first test that fails is the last one that runs.
+    pub fail_fast: bool,
+    /// Its tests; never empty.
+    pub tests: Vec<Test>,
+}
+
+/// The image that a suite brings along.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ImageChoice {
+    /// The self-test image of the board's architecture.
+    Selftest,
+    /// A file.
+    File(PathBuf),
+}
+
+/// One test.
+#[derive(Debug, Clone)]
+pub struct Test {
+    /// What it is called in reports; unique in its suite.
+    pub title: String,
+    /// What the board must have, also for what its steps imply.
+    pub needs: Vec<Capability>,
+    /// How long it may take.
+    pub deadline: Duration,
+    /// What is done; never empty.
+    pub steps: Vec<Step>,
+}
+
+/// One step of a test.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// What is done.
+    pub action: Action,
+    /// How long it may take; `None` is what is left of the test's time.
+    pub within: Option<Duration>,
+}
+
+/// What a step does.
+#[derive(Debug, Clone)]
+pub enum Action {
+    /// Operates the power supply, the power button or the reset line.
+    Power(PowerVerb),
+    /// Writes an image and verifies it.
+    Flash(FlashSource),
+    /// Waits for a text on the console.
+    Expect(Template),
+    /// Waits for a regular expression on the console.
+    ExpectRegex {
+        /// The expression.
+        regex: Template,
+        /// Variables and the groups that they are set to.
+        capture: Vec<(String, String)>,
+    },
+    /// Types a line.
+    Send(Template),
+    /// Types characters as they are.
+    SendKeys(Template),
+    /// Runs a command in the DUT's shell.
+    Run(Run),
+    /// Reaches a shell.
+    LogIn,
+    /// Waits for an event that was caused by the last step that did something.
+    WaitEvent {
+        /// Its name, one of `EventKind::NAMES`.
+        name: &'static str,
+        /// Who must have asked for it.
+        by: Option<Origin>,
+    },
+    /// Says what must be true.
+    Assert(Assertion),
+    /// Runs a program on the host.
+    Exec(Vec<Template>),
+}
+
+/// What a `flash` step writes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FlashSource {
+    /// The image that the suite runs with.
+    Image,
+    /// A file.
+    File(PathBuf),
+}
+
+/// A command in the DUT's shell, and what must come of it.
+#[derive(Debug, Clone)]
+pub struct Run {
+    /// The command.
+    pub command: Template,
+    /// Its exit status.
+    pub status: u8,
+    /// Its whole output.
+    pub output: Option<Template>,
+    /// What must match in its output.
+    pub output_regex: Option<Template>,
+    /// The variable that takes its output.
+    pub save: Option<String>,
+}
+
+/// What must be true.
+#[derive(Debug, Clone)]
+pub enum Assertion {
+    /// Both texts are the same.
+    Equal(Template, Template),
+    /// The first text holds the second.
+    Contains(Template, Template),
+    /// The first text matches the regular expression.
+    Matches(Template, Template),
+    /// The DUT is in this state.
+    PowerState(PowerState),
+}
+
+/// A variable that the suite does not have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("suite `{suite}` has no variable `{name}`")]
+pub struct NoSuchVariable {
+    /// The suite.
+    pub suite: String,
+    /// The name that was given.
+    pub name: String,
+}
+
+impl Suite {
+    /// Gives one of its variables another value.
+    pub fn set(&mut self, name: &str, value: &str) -> Result<(), NoSuchVariable> {
+        let missing = || NoSuchVariable { suite: self.source.clone(), name: name.to_owned() };
+        *self.variables.get_mut(name).ok_or_else(missing)? = value.to_owned();
+        Ok(())
+    }
+
+    /// Whether it cannot run without an image: a step flashes the image of the run, or uses what is known of it.
+    pub fn wants_image(&self) -> bool {
+        let mut steps = self.tests.iter().flat_map(|test| &test.steps);
+        steps.any(|step| {
+            matches!(step.action, Action::Flash(FlashSource::Image))
+                || step
+                    .action
+                    .templates()
+                    .iter()
+                    .flat_map(|text| text.names())
+                    .any(|name| name.starts_with("image."))
+        })
+    }
+}
+
+impl Action {
+    /// What the board must have for it.
+    pub fn needs(&self) -> Option<Capability> {
+        match self {
+            Self::Power(PowerVerb::Press | PowerVerb::Hold) => Some(Capability::PowerButton),
+            Self::Power(PowerVerb::Reset) => Some(Capability::Reset),
+            Self::Expect(_) | Self::ExpectRegex { .. } | Self::Send(_) | Self::SendKeys(_) => {
+                Some(Capability::Serial)
+            }
+            Self::Run(_) | Self::LogIn => Some(Capability::Serial),
+            Self::WaitEvent { name: "panic", .. } => Some(Capability::PanicEvent),
+            Self::WaitEvent { name: "watchdog", .. } => Some(Capability::Watchdog),
+            Self::Power(_) | Self::Flash(_) | Self::WaitEvent { .. } | Self::Assert(_) | Self::Exec(_) => {
+                None
+            }
+        }
+    }
+
+    /// All texts with variables in it.
+    pub fn templates(&self) -> Vec<&Template> {
+        match self {
+            Self::Expect(text) | Self::Send(text) | Self::SendKeys(text) => vec![text],
+            Self::ExpectRegex { regex, .. } => vec![regex],
+            Self::Run(run) => [Some(&run.command), run.output.as_ref(), run.output_regex.as_ref()]
+                .into_iter()
+                .flatten()
+                .collect(),
+            Self::Assert(
+                Assertion::Equal(left, right)
+                | Assertion::Contains(left, right)
+                | Assertion::Matches(left, right),
+            ) => vec![left, right],
+            Self::Exec(words) => words.iter().collect(),
+            Self::Power(_) | Self::Flash(_) | Self::LogIn | Self::WaitEvent { .. } | Self::Assert(_) => {
+                Vec::new()
+            }
+        }
+    }
+}
+
+impl fmt::Display for Action {
+    /// As it was written, in the words of the suite file.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let quoted = |text: &Template| format!("`{}`", text.source().escape_debug());
+        match self {
+            Self::Power(verb) => write!(f, "power {}", format!("{verb:?}").to_lowercase()),
+            Self::Flash(FlashSource::Image) => f.write_str("flash the image"),
+            Self::Flash(FlashSource::File(path)) => write!(f, "flash {}", path.display()),
+            Self::Expect(text) => write!(f, "expect {}", quoted(text)),
+            Self::ExpectRegex { regex, .. } => write!(f, "expect regex `{}`", regex.source()),
+            Self::Send(text) => write!(f, "send {}", quoted(text)),
+            Self::SendKeys(text) => write!(f, "send keys {}", quoted(text)),
+            Self::Run(run) => write!(f, "run {}", quoted(&run.command)),
+            Self::LogIn => f.write_str("login"),
+            Self::WaitEvent { name, by: None } => write!(f, "wait for event {name}"),
+            Self::WaitEvent { name, by: Some(Origin::Guest) } => write!(f, "wait for event {name} by guest"),
+            Self::WaitEvent { name, by: Some(Origin::Host) } => write!(f, "wait for event {name} by host"),
+            Self::Assert(Assertion::Equal(left, right)) => {
+                write!(f, "assert {} equals {}", quoted(left), quoted(right))
+            }
+            Self::Assert(Assertion::Contains(left, right)) => {
+                write!(f, "assert {} contains {}", quoted(left), quoted(right))
+            }
+            Self::Assert(Assertion::Matches(left, right)) => {
+                write!(f, "assert {} matches {}", quoted(left), quoted(right))
+            }
+            Self::Assert(Assertion::PowerState(state)) => {
+                write!(f, "assert power is {}", format!("{state:?}").to_lowercase())
+            }
+            Self::Exec(words) => {
+                let words: Vec<&str> = words.iter().map(Template::source).collect();
+                write!(f, "exec `{}`", words.join(" "))
+            }
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! Runs a suite on a device, test by test, and says what came of it.
+//!
+//! The caller owns the device and closes it afterwards; its state goes from test to test. Nothing of the suite's
+//! own outlives [`run`].
+
+use std::path::Path;
+use std::time::Instant;
+
+use jiff::Timestamp;
+use tokio::sync::watch;
+use tracing::Instrument;
+
+use super::outcome::{Outcome, StepReport, SuiteReport, TestReport};
+use super::progress::{Observer, Progress};
+use super::step::{self, Bench, StepError};
+use super::template::Values;
+use super::{Action, Suite, Test};
+use crate::board::{Board, Capability, word};
+use crate::deadline::Deadline;
+use crate::device::Device;
+use crate::event::{Event, EventKind};
+use crate::io::image::Image;
+
+/// What a run is given besides suite and device.
+#[derive(Debug)]
+pub struct Options<'a> {
+    /// The image that `flash = "image"` writes; `None` only for a suite that does not want one.
+    pub image: Option<&'a Image>,
+    /// Whether the first failure ends the suite; `None` leaves it to the suite.
+    pub fail_fast: Option<bool>,
+    /// Where evidence goes.
+    pub run_dir: &'a Path,
+    /// Where images that steps bring along are unpacked.
+    pub scratch: &'a Path,
+    /// The backend's name, for programs that the suite starts.
+    pub backend: &'a str,
+    /// Becomes true when the run is to end as soon as possible.
+    pub cancel: watch::Receiver<bool>,
+}
+
+/// Runs all tests of a suite, and reports on each of them, run or not.
+///
+/// To end it early, cancel it through its options; a dropped run leaves the device as it is and no report.
+pub async fn run(
+    suite: &Suite,
+    device: &mut Device,
+    options: &Options<'_>,
+    observer: Observer<'_>,
+) -> SuiteReport {
+    let (started, clock) = (Timestamp::now(), Instant::now());
+    let deadline = Deadline::after(suite.deadline);
+    observer(Progress::SuiteBegins { title: &suite.title, tests: suite.tests.len() });
+    let mut runner = Runner {
+        suite,
+        options,
+        values: values(suite, &device.board, options.image),
+        heed_from: device.events.len(),
+        device,
+    };
+    let mut ended: Option<String> = None;
+    let mut tests = Vec::new();
+    for (index, test) in suite.tests.iter().enumerate() {
+        let number = index + 1;
+        let missing = runner.missing(test);
+        let report = if let Some(reason) = &ended {
+            TestReport::without_run(&test.title, Outcome::NotRun { reason: reason.clone() })
+        } else if runner.is_cancelled() {
+            TestReport::without_run(&test.title, Outcome::NotRun { reason: INTERRUPTED.to_owned() })
+        } else if !missing.is_empty() {
+            TestReport::without_run(&test.title, Outcome::Skipped { missing })
+        } else if deadline.is_past() {
+            let message = format!("the suite's {:?} were over before it began", suite.deadline);
+            TestReport::without_run(&test.title, Outcome::Failed { message })
+        } else {
+            observer(Progress::TestBegins { number, title: &test.title });
+            let span = tracing::info_span!("test", number, title = test.title);
+            runner.test(number, test, deadline.within(test.deadline), observer).instrument(span).await
+        };
+        let fail_fast = options.fail_fast.unwrap_or(suite.fail_fast);
+        ended = ended.or_else(|| match &report.outcome {
+            Outcome::Broken { .. } => Some(format!("not run after the lab broke in `{}`", test.title)),
+            Outcome::Failed { .. } if fail_fast => Some(format!("not run after `{}` failed", test.title)),
+            Outcome::Failed { .. } if deadline.is_past() => {
+                Some(format!("not run because the suite's {:?} are over", suite.deadline))
+            }
+            _ => None,
+        });
+        observer(Progress::TestEnds { number, test: &report });
+        tests.push(report);
+    }
+    let report = SuiteReport {
+        title: suite.title.clone(),
+        source: suite.source.clone(),
+        started,
+        duration_ms: milliseconds(clock),
+        interrupted: runner.is_cancelled() && tests.iter().any(is_interrupted),
+        tests,
+    };
+    observer(Progress::end_of(&report));
+    report
+}
+
+const INTERRUPTED: &str = "interrupted";
+
+fn is_interrupted(test: &TestReport) -> bool {
+    matches!(&test.outcome, Outcome::NotRun { reason } if reason == INTERRUPTED)
+}
+
+struct Runner<'a> {
+    suite: &'a Suite,
+    options: &'a Options<'a>,
+    device: &'a mut Device,
+    values: Values,
+    /// Events from here on end a wait on the console that can no longer succeed.
+    heed_from: usize,
+}
+
+impl Runner<'_> {
+    /// What the device lacks of what the test needs, each once and in the order of the list of capabilities.
+    fn missing(&self, test: &Test) -> Vec<Capability> {
+        let present = self.device.capabilities();
+        let needs = self.suite.needs.iter().chain(&test.needs).copied();
+        let missing: std::collections::BTreeSet<_> = needs.filter(|need| !present.contains(need)).collect();
+        missing.into_iter().collect()
+    }
+
+    async fn test(
+        &mut self,
+        number: usize,
+        test: &Test,
+        deadline: Deadline,
+        observer: Observer<'_>,
+    ) -> TestReport {
+        let (started, clock) = (Timestamp::now(), Instant::now());
+        let events = self.device.events.clone();
+        let first_event = events.len();
+        let mut bench = Bench {
+            device: &mut *self.device,
+            suite: self.suite,
+            options: self.options,
+            values: self.values.clone(),
+            heed_from: self.heed_from,
+            acted_at: first_event,
+            evidence: Vec::new(),
+            prefix: format!("test-{number}"),
+        };
+        let mut steps = Vec::new();
+        let mut outcome = Outcome::Passed;
+        for step in &test.steps {
+            let what = step.action.to_string();
+            observer(Progress::StepBegins { what: &what });
+            let clock = Instant::now();
+            let deadline = step.within.map_or(deadline, |within| deadline.within(within));
+            let done = perform(&mut bench, &step.action, deadline, self.options.cancel.clone()).await;
+            outcome = match (done, lab_fault(&events.since(first_event))) {
+                (None, _) => Outcome::NotRun { reason: INTERRUPTED.to_owned() },
+                (Some(_), Some(reason)) => Outcome::Broken { reason },
+                (Some(Ok(())), None) => Outcome::Passed,
+                (Some(Err(StepError::Broken(reason))), None) => Outcome::Broken { reason },
+                (Some(Err(StepError::Failed(message))), None) => {
+                    Outcome::Failed { message: with_events(message, &events.since(first_event)) }
+                }
+            };
+            let report = StepReport { what, outcome: outcome.clone(), duration_ms: milliseconds(clock) };
+            observer(Progress::StepEnds(&report));
+            steps.push(report);
+            if outcome != Outcome::Passed {
+                break;
+            }
+        }
+        TestReport {
+            title: test.title.clone(),
+            outcome,
+            started: Some(started),
+            duration_ms: milliseconds(clock),
+            steps,
+            events: events.since(first_event),
+            evidence: bench.evidence,
+        }
+    }
+
+    fn is_cancelled(&self) -> bool {
+        *self.options.cancel.borrow()
+    }
+}
+
+/// Performs a step; `None` if the run was cancelled meanwhile.
+async fn perform(
+    bench: &mut Bench<'_>,
+    action: &Action,
+    deadline: Deadline,
+    mut cancel: watch::Receiver<bool>,
+) -> Option<Result<(), StepError>> {
+    let is_cancelled = cancel.clone();
+    let cancelled = async {
+        if cancel.wait_for(|cancelled| *cancelled).await.is_err() {
+            // Nobody is left who could cancel.
+            std::future::pending::<()>().await;
+        }
+    };
+    let done = match action {
+        // A program has children of its own: it is not dropped but killed, and waited for.
+        Action::Exec(words) => Some(step::exec(bench, words, deadline, cancelled).await),
+        _ => tokio::select! {
+            biased;
+            () = cancelled => None,
+            done = step::perform(bench, action, deadline) => Some(done),
+        },
+    };
+    done.filter(|_| !*is_cancelled.borrow())
+}
+
+/// The values of all variables but those that a test sets itself.
+fn values(suite: &Suite, board: &Board, image: Option<&Image>) -> Values {
+    let mut values = suite.variables.clone();
+    values.insert("board.slug".to_owned(), board.slug.clone());
+    values.insert("board.arch".to_owned(), step::uname_machine(board.arch).to_owned());
+    values.insert("flash.medium.kind".to_owned(), word(&board.flash_medium().kind));
+    if let Some(image) = image {
+        values.insert("image.sha256".to_owned(), image.sha256.clone());
+        values.insert("image.bytes".to_owned(), image.bytes.to_string());
+    }
+    values
+}
+
+fn lab_fault(events: &[Event]) -> Option<String> {
+    let name = |event: &Event| Some(format!("{}: {}", event.kind.name(), event.kind.lab_fault()?));
+    events.iter().find_map(name)
+}
+
+/// Adds to a failure what else went wrong with the DUT, which is often its cause.
+fn with_events(message: String, events: &[Event]) -> String {
+    let notes = events.iter().filter_map(|event| match &event.kind {
+        EventKind::Panic => Some("the DUT panicked during this test".to_owned()),
+        EventKind::Watchdog { action } => Some(format!("a watchdog fired during this test ({action})")),
+        EventKind::BlockError { medium, operation, reason } => {
+            Some(format!("a {operation} of medium `{medium}` failed during this test ({reason})"))
+        }
+        _ => None,
+    });
+    notes.fold(message, |message, note| format!("{message}\n{note}"))
+}
+
+fn milliseconds(clock: Instant) -> u64 {
+    u64::try_from(clock.elapsed().as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,347 @@
+//! Performs one step of a test on the device.
+
+use std::error::Error;
+use std::path::PathBuf;
+
+use super::run::Options;
+use super::template::{Template, Values};
+use super::{Action, Assertion, FlashSource, PowerVerb, Run, Suite, program};
+use crate::board::{Arch, Login};
+use crate::deadline::{Deadline, Elapsed};
+use crate::device::console::{Console, ConsoleError, Pattern, quote};
+use crate::device::power::PowerState;
+use crate::device::{Device, DeviceError, Fault, NotFitted};
+use crate::event::{Event, EventKind, Origin};
+use crate::io::image::Image;
+use crate::procedure;
+
+/// What the steps of one test work on.
+pub(super) struct Bench<'a> {
+    pub device: &'a mut Device,
+    pub suite: &'a Suite,
+    pub options: &'a Options<'a>,
+    /// Variables, also those that steps of this test have set.
+    pub values: Values,
+    /// Events from here on end a wait on the console that can no longer succeed.
+    pub heed_from: usize,
+    /// How many events there were when the last step that does something to the DUT began, or up to the event
+    /// that a step has waited for since. `wait_event` counts from here: it cannot miss what that step caused,
+    /// and an event of before, or one that was found already, does not satisfy it.
+    pub acted_at: usize,
+    /// Files that the steps have left, relative to the run directory.
+    pub evidence: Vec<PathBuf>,
+    /// Begins the names of those files.
+    pub prefix: String,
+}
+
+/// Why a step did not pass.
+#[derive(Debug)]
+pub(super) enum StepError {
+    /// The DUT did not do what was expected.
+    Failed(String),
+    /// The lab could not do its part, or was asked for what it does not have.
+    Broken(String),
+}
+
+impl StepError {
+    fn of(fault: Fault, error: &dyn Error) -> Self {
+        match fault {
+            Fault::Dut => Self::Failed(chain(error)),
+            Fault::Lab | Fault::User => Self::Broken(chain(error)),
+        }
+    }
+}
+
+impl From<DeviceError> for StepError {
+    fn from(error: DeviceError) -> Self {
+        Self::of(error.fault(), &error)
+    }
+}
+
+impl From<ConsoleError> for StepError {
+    fn from(error: ConsoleError) -> Self {
+        Self::of(error.fault(), &error)
+    }
+}
+
+impl From<NotFitted> for StepError {
+    fn from(error: NotFitted) -> Self {
+        Self::of(Fault::User, &error)
+    }
+}
+
+/// Performs any step but `exec`. If cancelled, the device is as the cancelled call leaves it.
+pub(super) async fn perform(
+    bench: &mut Bench<'_>,
+    action: &Action,
+    deadline: Deadline,
+) -> Result<(), StepError> {
+    if acts(action) {
+        bench.acted_at = bench.device.events.len();
+    }
+    match action {
+        Action::Power(verb) => power(bench.device, *verb, deadline).await,
+        Action::Flash(source) => flash(bench, source, deadline).await,
+        Action::Expect(text) => {
+            let pattern = Pattern::text(&bench.fill(text)?);
+            bench.console()?.wait_for(&pattern, deadline).await?;
+            Ok(())
+        }
+        Action::ExpectRegex { regex, capture } => {
+            let pattern = bench.pattern(regex)?;
+            let found = bench.console()?.wait_for(&pattern, deadline).await?;
+            for (name, group) in capture {
+                let missing =
+                    || StepError::Failed(format!("group `{group}` took no part in `{}`", found.text));
+                let value = found.group(group).ok_or_else(missing)?;
+                bench.values.insert(name.clone(), value.to_owned());
+            }
+            Ok(())
+        }
+        Action::Send(line) => {
+            let line = bench.fill(line)?;
+            Ok(bench.keyboard()?.send_line(&line, deadline).await?)
+        }
+        Action::SendKeys(keys) => {
+            let keys = bench.fill(keys)?;
+            Ok(bench.keyboard()?.send_keys(keys.as_bytes(), deadline).await?)
+        }
+        Action::Run(run) => run_command(bench, run, deadline).await,
+        Action::LogIn => {
+            // A board whose file names nobody may still have a shell that asks for nobody.
+            let root = || Login { user: "root".to_owned(), password: None };
+            let login = bench.device.board.login.clone().unwrap_or_else(root);
+            Ok(bench.keyboard()?.log_in(&login, deadline).await?)
+        }
+        Action::WaitEvent { name, by } => wait_event(bench, name, *by, deadline).await,
+        Action::Assert(assertion) => assert(bench, assertion),
+        Action::Exec(_) => unreachable!("a program is performed by `exec`"),
+    }
+}
+
+/// Runs a program to its end. When `cancelled` ends first, the program and its children are killed.
+pub(super) async fn exec(
+    bench: &mut Bench<'_>,
+    words: &[Template],
+    deadline: Deadline,
+    cancelled: impl Future<Output = ()>,
+) -> Result<(), StepError> {
+    bench.acted_at = bench.device.events.len();
+    let words = words.iter().map(|word| bench.fill(word)).collect::<Result<Vec<_>, _>>()?;
+    let forwards = bench.device.forwards(deadline).await?;
+    let mut environment = vec![
+        ("STANDIN_BOARD".to_owned(), bench.device.board.slug.clone()),
+        ("STANDIN_ARCH".to_owned(), uname_machine(bench.device.board.arch).to_owned()),
+        ("STANDIN_BACKEND".to_owned(), bench.options.backend.to_owned()),
+        ("STANDIN_RUN_DIR".to_owned(), bench.options.run_dir.display().to_string()),
+    ];
+    if let Some(image) = bench.options.image {
+        environment.push(("STANDIN_IMAGE_SHA256".to_owned(), image.sha256.clone()));
+    }
+    for (dut, host) in forwards {
+        environment.push((format!("STANDIN_FORWARD_{dut}"), format!("127.0.0.1:{host}")));
+    }
+    let program = program::Program {
+        words: &words,
+        environment,
+        dir: bench.suite.dir.as_deref(),
+        run_dir: bench.options.run_dir,
+        name: format!("{}-exec-{}", bench.prefix, bench.evidence.len() / 2 + 1),
+    };
+    bench.evidence.extend(program.evidence());
+    program.run(deadline, cancelled).await
+}
+
+/// What `uname -m` says on a Linux of this architecture.
+pub(super) fn uname_machine(arch: Arch) -> &'static str {
+    match arch {
+        Arch::Armv7 => "armv7l",
+        other => other.qemu_name(),
+    }
+}
+
+/// An error and what caused it, in one line.
+pub(super) fn chain(error: &dyn Error) -> String {
+    let mut told = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        told = format!("{told}: {error}");
+        cause = error.source();
+    }
+    told
+}
+
+/// Whether a step does something to the DUT that can cause an event.
+fn acts(action: &Action) -> bool {
+    match action {
+        Action::Power(_) | Action::Flash(_) | Action::Send(_) | Action::SendKeys(_) => true,
+        Action::Run(_) | Action::LogIn | Action::Exec(_) => true,
+        Action::Expect(_) | Action::ExpectRegex { .. } | Action::WaitEvent { .. } | Action::Assert(_) => {
+            false
+        }
+    }
+}
+
+async fn power(device: &mut Device, verb: PowerVerb, deadline: Deadline) -> Result<(), StepError> {
+    let switched = async {
+        match verb {
+            PowerVerb::On => device.power_on(deadline).await,
+            PowerVerb::Off => device.power_off().await,
+            PowerVerb::Cycle => device.power_cycle(deadline).await,
+            PowerVerb::Press => device.press_button(deadline).await,
+            PowerVerb::Hold => device.hold_button().await,
+            PowerVerb::Reset => device.reset(deadline).await,
+        }
+    };
+    let late = |Elapsed { given }| StepError::Broken(format!("the power was not switched within {given:?}"));
+    Ok(deadline.bound(switched).await.map_err(late)??)
+}
+
+async fn flash(bench: &mut Bench<'_>, source: &FlashSource, deadline: Deadline) -> Result<(), StepError> {
+    let late = |Elapsed { given }| StepError::Broken(format!("the flash did not end within {given:?}"));
+    let opened;
+    let image = match source {
+        FlashSource::Image => {
+            let missing = || StepError::Broken("the suite flashes an image, and none was given".to_owned());
+            bench.options.image.ok_or_else(missing)?
+        }
+        FlashSource::File(path) => {
+            let (path, scratch) = (path.clone(), bench.options.scratch.to_owned());
+            let open = tokio::task::spawn_blocking(move || Image::open(&path, &scratch));
+            opened = match deadline.bound(open).await.map_err(late)? {
+                Ok(opened) => opened.map_err(|error| StepError::Broken(chain(&error)))?,
+                Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+            };
+            &opened
+        }
+    };
+    Ok(deadline.bound(procedure::flash(bench.device, image)).await.map_err(late)??)
+}
+
+async fn run_command(bench: &mut Bench<'_>, run: &Run, deadline: Deadline) -> Result<(), StepError> {
+    let command = bench.fill(&run.command)?;
+    let output = bench.keyboard()?.run(&command, deadline).await?;
+    let printed = || match output.text.as_str() {
+        "" => "and printed nothing".to_owned(),
+        text => format!("and printed:{}", quote(text.as_bytes())),
+    };
+    if output.status != i32::from(run.status) {
+        let (status, wanted) = (output.status, run.status);
+        let message = format!("`{command}` ended with status {status}, expected {wanted}, {}", printed());
+        return Err(StepError::Failed(message));
+    }
+    if let Some(wanted) = &run.output {
+        let wanted = bench.fill(wanted)?;
+        if output.text != wanted {
+            return Err(StepError::Failed(format!("`{command}` should print `{wanted}`, {}", printed())));
+        }
+    }
+    if let Some(wanted) = &run.output_regex {
+        let wanted = bench.pattern(wanted)?;
+        if !wanted.matches(&output.text) {
+            return Err(StepError::Failed(format!("`{command}` should print {wanted}, {}", printed())));
+        }
+    }
+    if let Some(name) = &run.save {
+        bench.values.insert(name.clone(), output.text);
+    }
+    Ok(())
+}
+
+async fn wait_event(
+    bench: &mut Bench<'_>,
+    name: &str,
+    by: Option<Origin>,
+    deadline: Deadline,
+) -> Result<(), StepError> {
+    let wanted = |kind: &EventKind| {
+        let origin = match kind {
+            EventKind::Halt { by } | EventKind::Reset { by } => Some(*by),
+            _ => None,
+        };
+        kind.name() == name && (by.is_none() || by == origin)
+    };
+    let events = bench.device.events.clone();
+    let ends = |kind: &EventKind| wanted(kind) || kind.lab_fault().is_some();
+    match events.wait_for(bench.acted_at, deadline, ends).await {
+        Ok(event) if wanted(&event.kind) => {
+            bench.acted_at = event.id + 1;
+            Ok(())
+        }
+        Ok(event) => Err(StepError::Broken(event.kind.lab_fault().unwrap_or_default().to_owned())),
+        Err(Elapsed { given }) => {
+            let seen = said(&events.since(bench.acted_at));
+            Err(StepError::Failed(format!("event `{name}` did not come within {given:?}; {seen}")))
+        }
+    }
+}
+
+fn said(events: &[Event]) -> String {
+    if events.is_empty() {
+        return "no event was seen since the last step that did something".to_owned();
+    }
+    let names: Vec<String> = events.iter().map(|event| format!("`{}`", event.kind.name())).collect();
+    format!("since the last step that did something came {}", names.join(", "))
+}
+
+fn assert(bench: &Bench<'_>, assertion: &Assertion) -> Result<(), StepError> {
+    let (holds, message) = match assertion {
+        Assertion::Equal(left, right) => {
+            let (left, right) = (bench.fill(left)?, bench.fill(right)?);
+            (left == right, format!("expected `{left}` to equal `{right}`"))
+        }
+        Assertion::Contains(whole, part) => {
+            let (whole, part) = (bench.fill(whole)?, bench.fill(part)?);
+            (whole.contains(&part), format!("expected `{whole}` to contain `{part}`"))
+        }
+        Assertion::Matches(text, regex) => {
+            let (text, pattern) = (bench.fill(text)?, bench.pattern(regex)?);
+            (pattern.matches(&text), format!("expected `{text}` to match {pattern}"))
+        }
+        Assertion::PowerState(wanted) => {
+            let state = bench.device.power_state();
+            if state == PowerState::Unknown {
+                return Err(StepError::Broken("the state of the power is unknown".to_owned()));
+            }
+            let word = |state: &PowerState| crate::board::word(state);
+            (state == *wanted, format!("expected power to be {}, found {}", word(wanted), word(&state)))
+        }
+    };
+    if holds { Ok(()) } else { Err(StepError::Failed(message)) }
+}
+
+impl Bench<'_> {
+    /// The console, for reading: a wait on it ends early once nothing more can come.
+    fn console(&mut self) -> Result<&mut Console, StepError> {
+        let events = self.device.events.clone();
+        let console = self.device.console()?;
+        console.heed(&events, self.heed_from);
+        Ok(console)
+    }
+
+    /// The console, for typing: what is typed to a DUT that does not run would reach its next boot.
+    fn keyboard(&mut self) -> Result<&mut Console, StepError> {
+        match self.device.power_state() {
+            PowerState::Running => self.console(),
+            PowerState::Off => {
+                Err(StepError::Failed("cannot type on the console: the DUT is off".to_owned()))
+            }
+            PowerState::Halted => {
+                Err(StepError::Failed("cannot type on the console: the DUT has halted".to_owned()))
+            }
+            PowerState::Unknown => {
+                Err(StepError::Broken("cannot type on the console: the lab failed".to_owned()))
+            }
+        }
+    }
+
+    fn fill(&self, template: &Template) -> Result<String, StepError> {
+        template.fill(&self.values).map_err(|unset| StepError::Broken(unset.to_string()))
+    }
+
+    fn pattern(&self, template: &Template) -> Result<Pattern, StepError> {
+        let source =
+            template.fill_regex(&self.values).map_err(|unset| StepError::Broken(unset.to_string()))?;
+        Pattern::regex(&source).map_err(|error| StepError::Broken(format!("`{source}`: {error}")))
+    }
+}

@@ -1,0 +1,181 @@
+//! Suites as files: what is read, and what is complained about.
+
+use std::time::Duration;
+
+use standin::board::Capability;
+use standin::suite::{Action, builtin, check};
+
+/// A suite with these steps in its only test.
+fn with_steps(steps: &str) -> String {
+    format!("title = 'S'\nvariables = {{ user = 'root' }}\n[[test]]\ntitle = 'T'\nsteps = [\n{steps}\n]\n")
+}
+
+fn complaints(text: &str) -> Vec<String> {
+    let dir = tempfile::tempdir().unwrap();
+    match check::parse("s.toml", text, Some(dir.path())) {
+        Ok(suite) => panic!("no complaint about\n{text}\nbut {suite:?}"),
+        Err(error) => {
+            error.complaints.iter().map(|complaint| complaint.to_string().trim().to_owned()).collect()
+        }
+    }
+}
+
+#[test]
+fn the_built_in_suites_are_valid_and_few_boots_long() {
+    for name in builtin::names() {
+        let suite = builtin::find(name).unwrap_or_else(|error| panic!("{error}"));
+        let steps = suite.tests.iter().flat_map(|test| &test.steps);
+        let boots = steps.filter(|step| {
+            let what = step.action.to_string();
+            ["power on", "power cycle", "power reset", "send `reboot`"].contains(&what.as_str())
+        });
+        assert!(boots.count() <= 5, "{name}");
+        assert!(suite.wants_image(), "{name}");
+    }
+}
+
+#[test]
+fn every_verb_is_read_and_says_what_it_needs() {
+    let steps = r#"
+      { power = "press" }, { power = "reset" }, { flash = "image" }, { expect = "login: ", within = "90s" },
+      { expect_regex = "^ip (?<ip>.*) (.*)$", capture = { ip = "ip", mask = "2" } },
+      { send = "root" }, { send_keys = "\u001b[A" }, { login = true },
+      { run = "cat /etc/os-release", status = 1, output = "x", output_regex = "x", save = "release" },
+      { wait_event = "halt", by = "guest" }, { wait_event = "panic" }, { assert = { equal = ["${ip}", "${mask}"] } },
+      { assert = { matches = ["${release}", "^ID=${user}"] } }, { assert = { power_state = "off" } },
+      { exec = ["ping", "-c1", "${ip}"] },
+    "#;
+    let suite = check::parse("s.toml", &with_steps(steps), None).unwrap_or_else(|error| panic!("{error}"));
+    let test = &suite.tests[0];
+    assert_eq!(test.steps.len(), 15);
+    use Capability::{PanicEvent, PowerButton, Reset, Serial};
+    assert_eq!(test.needs, [Serial, PowerButton, Reset, PanicEvent]);
+    assert_eq!(test.steps[3].within, Some(Duration::from_secs(90)));
+    assert_eq!((test.steps[0].within, test.steps[2].within), (Some(Duration::from_secs(60)), None));
+    assert!(matches!(&test.steps[6].action, Action::SendKeys(keys) if keys.source() == "\u{1b}[A"));
+    assert_eq!(test.steps[14].action.to_string(), "exec `ping -c1 ${ip}`");
+}
+
+#[test]
+fn each_mistake_in_a_step_is_told_with_its_line_and_how_to_mend_it() {
+    for (steps, expected) in [
+        (
+            "{ expcet = 'x' }",
+            "6: test[0].steps[0].expcet: no such key\nhint: did you mean `test[0].steps[0].expect`?",
+        ),
+        ("{ within = '5s' }", "6: test[0].steps[0]: expected one of `power`, `flash`"),
+        (
+            "{ send = 'a',\n expect = 'b' }",
+            "6: test[0].steps[0].send: expected one verb in a step, found `expect` and `send`\n\
+             hint: make it a step of its own",
+        ),
+        (
+            "{ send = 'a', capture = { a = '1' } }",
+            "6: test[0].steps[0].capture: no part of `send`\nhint: it goes with `expect_regex`",
+        ),
+        ("{ power = 'of' }", "6: test[0].steps[0].power: expected `on`, `off`, `cycle`"),
+        ("{ expect = 'x', within = '5' }", "6: test[0].steps[0].within: expected a time such as `250ms`"),
+        ("{ expect = 'x', within = '0s' }", "6: test[0].steps[0].within: expected more than no time at all"),
+        ("{ expect = '' }", "6: test[0].steps[0].expect: expected a text, found an empty one"),
+        (
+            "{ expect_regex = 'a(' }",
+            "6: test[0].steps[0].expect_regex: expected a regular expression, found `a(`: unclosed group",
+        ),
+        (
+            "{ expect_regex = '(a)', capture = { a = '2' } }",
+            "6: test[0].steps[0].capture.a: expected a group of `(a)`, found `2`",
+        ),
+        (
+            "{ expect_regex = '(a)', capture = { user = '1' } }",
+            "6: test[0].steps[0].capture.user: expected a name of its own, found the suite's variable `user`",
+        ),
+        (
+            "{ send = '${usr}' }",
+            "6: test[0].steps[0].send: no variable `usr` is known here\nhint: did you mean `user`?",
+        ),
+        (
+            "{ run = 'echo ${HOME}' }",
+            "6: test[0].steps[0].run: no variable `HOME` is known here\n\
+             hint: a shell's own variable is written `$${HOME}`",
+        ),
+        ("{ send = '${user' }", "6: test[0].steps[0].send: expected `}` after `${`, found the end"),
+        ("{ run = \"a\\nb\" }", "6: test[0].steps[0].run: expected one line, found a line break in it"),
+        ("{ login = false }", "6: test[0].steps[0].login: expected `true`, found `false`"),
+        ("{ wait_event = 'hlat' }", "6: test[0].steps[0].wait_event: expected `power-on`"),
+        (
+            "{ wait_event = 'panic', by = 'guest' }",
+            "6: test[0].steps[0].by: no part of `panic`\nhint: it goes with `halt` and `reset`",
+        ),
+        ("{ assert = { equal = ['a'] } }", "6: test[0].steps[0].assert.equal: expected two texts, found 1"),
+        ("{ assert = {} }", "6: test[0].steps[0].assert: expected one of `equal`, `contains`"),
+        ("{ exec = [] }", "6: test[0].steps[0].exec: expected a program and its arguments, found none"),
+        ("{ flash = 'no.img' }", "6: test[0].steps[0].flash: expected a file, found none at `/"),
+        ("", "5: test[0].steps: expected at least one step, found none"),
+    ] {
+        let found = complaints(&with_steps(steps));
+        assert!(found.len() == 1 && found[0].starts_with(expected), "{steps}: {found:#?}");
+    }
+}
+
+#[test]
+fn all_complaints_of_a_suite_come_at_once() {
+    let text = "
+needs = ['serail']
+image = 'missing.img'
+variables = { 'a b' = 'c' }
+[[test]]
+title = 'T'
+steps = [{ power = 'on' }]
+[[test]]
+title = 'T'
+deadlin = '5s'
+steps = [{ send = '${nothing}' }]
+";
+    let found = complaints(text).join("\n");
+    for expected in [
+        "title: expected a string, found nothing",
+        "2: needs[0]: expected `serial`",
+        "3: image: expected a file, found none at",
+        "4: variables.a b: expected a name of letters",
+        "9: test[1].title: expected a title of its own, found `T` again",
+        "10: test[1].deadlin: no such key",
+        "11: test[1].steps[0].send: no variable `nothing` is known here",
+    ] {
+        assert!(found.contains(expected), "`{expected}` is not in\n{found}");
+    }
+}
+
+#[test]
+fn a_captured_variable_ends_with_its_test() {
+    let text = "
+title = 'S'
+[[test]]
+title = 'one'
+steps = [{ expect_regex = 'ip (.*)$', capture = { ip = '1' } }, { send = '${ip}' }]
+[[test]]
+title = 'two'
+steps = [{ send = '${ip}' }]
+";
+    let found = complaints(text);
+    assert!(
+        found.len() == 1 && found[0].starts_with("8: test[1].steps[0].send: no variable `ip`"),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn only_variables_that_a_suite_has_can_be_set() {
+    let mut suite = check::parse("s.toml", &with_steps("{ send = '${user}' }"), None).unwrap();
+    suite.set("user", "admin").unwrap();
+    assert_eq!(suite.variables["user"], "admin");
+    assert_eq!(suite.set("usr", "x").unwrap_err().to_string(), "suite `s.toml` has no variable `usr`");
+}
+
+#[test]
+fn a_suite_that_is_no_file_is_said_so() {
+    let error = builtin::find("smoek").unwrap_err();
+    assert!(
+        error.to_string().contains("smoek: 1 complaint") && error.to_string().contains("No such file"),
+        "{error}"
+    );
+}
