@@ -25,7 +25,7 @@ const SUITE_DEADLINE: Duration = Duration::from_secs(30 * 60);
 /// Reads the suite at `path`.
 pub fn load(path: &Path) -> Result<Suite, DocumentError> {
     let name = path.display().to_string();
-    let text = std::fs::read_to_string(path).map_err(|error| DocumentError::unreadable(&name, error))?;
+    let text = std::fs::read_to_string(path).map_err(|error| DocumentError::unreadable(&name, &error))?;
     parse(&name, &text, path.parent())
 }
 
