@@ -1,3 +1,5 @@
+//! What real QEMU programs answer, and what becomes of programs that do not.
+
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 

@@ -1,3 +1,5 @@
+//! The boot ROM's stage on real FAT images, whole and damaged.
+
 use std::io::{Cursor, Write};
 use std::process::Stdio;
 use std::time::Duration;
