@@ -6,6 +6,9 @@ use std::process::ExitCode;
 
 use crate::board::BoardFileError;
 use crate::board::catalog::CatalogError;
+use crate::device::{DeviceError, Fault};
+use crate::io::image::ImageError;
+use crate::lab::player::PlayerError;
 
 /// How the program ends; a red product and a broken lab never look alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,5 +139,33 @@ impl From<CatalogError> for CliError {
 impl From<BoardFileError> for CliError {
     fn from(error: BoardFileError) -> Self {
         Self::usage(error)
+    }
+}
+
+impl From<PlayerError> for CliError {
+    fn from(error: PlayerError) -> Self {
+        let hint = error.hint();
+        let error = Self::usage(error);
+        match hint {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
+    }
+}
+
+impl From<ImageError> for CliError {
+    fn from(error: ImageError) -> Self {
+        if error.is_users() { Self::usage(error) } else { Self::broken(error) }
+    }
+}
+
+impl From<DeviceError> for CliError {
+    /// Outside of a suite there is no verdict on the DUT: what it did wrong is told as an error.
+    fn from(error: DeviceError) -> Self {
+        match error.fault() {
+            Fault::User => Self::usage(error),
+            Fault::Dut => Self::Failed { exit: Exit::Failed, error: error.into(), hints: Vec::new() },
+            Fault::Lab => Self::broken(error),
+        }
     }
 }

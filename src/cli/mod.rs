@@ -5,7 +5,10 @@
 
 mod boards;
 mod error;
+mod interrupt;
 mod output;
+mod place;
+mod up;
 
 use std::path::PathBuf;
 
@@ -26,6 +29,8 @@ use crate::board::Catalog;
 pub struct Cli {
     #[command(flatten)]
     boards: BoardFolder,
+    #[command(flatten)]
+    place: place::Place,
     /// What is logged on stderr.
     #[command(flatten)]
     pub log: Log,
@@ -37,13 +42,16 @@ pub struct Cli {
 enum Command {
     /// List, show and check the boards that there are
     Boards(boards::Args),
+    /// Start a board with its console in the terminal
+    Up(up::Args),
 }
 
 /// Does what was asked; `Ok` holds what a script should know.
 pub async fn run(cli: Cli) -> Result<Exit, CliError> {
-    let context = Context { boards: cli.boards };
+    let context = Context { boards: cli.boards, place: cli.place };
     match cli.command {
         Command::Boards(args) => boards::run(args, &context).await,
+        Command::Up(args) => up::run(args, &context).await,
     }
 }
 
@@ -51,6 +59,7 @@ pub async fn run(cli: Cli) -> Result<Exit, CliError> {
 #[derive(Debug)]
 pub struct Context {
     boards: BoardFolder,
+    place: place::Place,
 }
 
 impl Context {
@@ -72,10 +81,8 @@ impl BoardFolder {
     /// The folder that was named, or else the user's own if there is one.
     fn path(&self) -> Option<PathBuf> {
         self.folder.clone().or_else(|| {
-            let config =
-                std::env::var_os("XDG_CONFIG_HOME").filter(|path| !path.is_empty()).map(PathBuf::from);
-            let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".config"));
-            config.or_else(home).map(|config| config.join("standin/machines")).filter(|path| path.is_dir())
+            Some(place::below("XDG_CONFIG_HOME", ".config").join("standin/machines"))
+                .filter(|path| path.is_dir())
         })
     }
 }

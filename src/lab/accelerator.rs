@@ -23,6 +23,7 @@ use crate::io::image::Image;
 use crate::io::selftest::SELFTEST_IMAGE;
 use crate::procedure;
 use crate::qemu::arguments::{Accelerator, cpu_model};
+use crate::sys::run_dir::RunDir;
 
 /// What is known of an accelerator for one kind of board on this host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,8 +43,8 @@ const KVM: &str = "/dev/kvm";
 
 /// Whether `board` can be played by `player` under KVM, from memory or by a boot of the self-test.
 ///
-/// `cache` is where verdicts are remembered; `scratch` takes the probe's files, and loses them again.
-pub async fn prove_kvm(board: &Board, player: &Player, cache: &Path, scratch: &Path) -> Verdict {
+/// `cache` is where verdicts are remembered; `runs` takes the probe's own run directory while it lasts.
+pub async fn prove_kvm(board: &Board, player: &Player, cache: &Path, runs: &Path) -> Verdict {
     if let Some(reason) = cannot_even_try(board) {
         return Verdict { usable: false, evidence: reason };
     }
@@ -53,7 +54,7 @@ pub async fn prove_kvm(board: &Board, player: &Player, cache: &Path, scratch: &P
     if let Some(verdict) = known.get(&key) {
         return verdict.clone();
     }
-    let verdict = boot(board, player, scratch).await;
+    let verdict = boot(board, player, runs).await;
     tracing::info!(usable = verdict.usable, evidence = verdict.evidence, "probed KVM");
     known.insert(key, verdict.clone());
     if let Err(error) = remember(&file, &known) {
@@ -79,11 +80,14 @@ fn cannot_even_try(board: &Board) -> Option<String> {
 }
 
 /// Boots the self-test on the very board, and says what was seen.
-async fn boot(board: &Board, player: &Player, scratch: &Path) -> Verdict {
+async fn boot(board: &Board, player: &Player, runs: &Path) -> Verdict {
     let begun = Instant::now();
-    let seen = match tempfile::Builder::new().prefix("probe-").tempdir_in(scratch) {
-        Ok(dir) => attempt(board, player, dir.path()).await,
-        Err(error) => Err(format!("the probe cannot make its directory: {error}")),
+    let seen = match RunDir::create(runs) {
+        Ok(run) => {
+            let seen = attempt(board, player, &run.scratch()).await;
+            seen.and(run.remove().map_err(|error| error.to_string()))
+        }
+        Err(error) => Err(error.to_string()),
     };
     let took = begun.elapsed().as_millis();
     match seen {

@@ -4,6 +4,7 @@
 //! [`open_stand_in`]. The device is closed by whoever holds it; its files lie in the run's directory.
 
 pub mod accelerator;
+pub mod player;
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -74,6 +74,9 @@ pub enum FirmwareFiles {
     },
 }
 
+/// What QEMU may not do to itself: QEMU's manual, `-sandbox`.
+pub const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
+
 /// The number under which QEMU inherits its end of QMP.
 pub const QMP_FD: i32 = crate::sys::child::FIRST_INHERITED_FD;
 
@@ -82,7 +85,7 @@ pub fn arguments(board: &Board, launch: &Launch) -> Vec<String> {
     let mut args = Arguments::default();
     args.flag("-nodefaults").flag("-no-user-config").option("-display", "none");
     if launch.sandbox {
-        args.option("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
+        args.option("-sandbox", SANDBOX);
     }
     args.option("-name", format!("standin-{}", board.slug));
     machine(&mut args, board, launch);

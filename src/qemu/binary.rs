@@ -20,6 +20,7 @@ use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 
+use super::arguments::SANDBOX;
 use super::package::Package;
 use crate::board::Arch;
 use crate::deadline::{Deadline, Elapsed};
@@ -40,7 +41,7 @@ pub struct Inventory {
     pub accelerators: Vec<String>,
     /// The kinds of `-netdev`, such as `user`, `stream` and `dgram`.
     pub netdevs: Vec<String>,
-    /// Whether `-sandbox` is there.
+    /// Whether it can confine itself with `-sandbox` on this host.
     pub sandbox: bool,
 }
 
@@ -187,7 +188,13 @@ pub async fn inventory(
 pub async fn ask(path: &Path, cache_folder: &Path, deadline: Deadline) -> Result<Inventory, BinaryError> {
     // First, so that a program replaced meanwhile is asked again next time.
     let identity = identify(path).map_err(|source| BinaryError::Run { path: path.to_owned(), source })?;
-    let inventory = converse(path, deadline).await?;
+    // A host may forbid what the sandbox needs (seccomp in a container), so the option alone proves nothing.
+    let inventory = match converse(path, &["-sandbox", SANDBOX], deadline).await {
+        Err(BinaryError::Failed { .. }) => {
+            Inventory { sandbox: false, ..converse(path, &[], deadline).await? }
+        }
+        answered => answered?,
+    };
     // Without a cache each start asks again, which costs time and nothing else.
     if let Err(error) = remember(&identity, &inventory, cache_folder) {
         tracing::warn!(folder = %cache_folder.display(), %error, "cannot keep QEMU's inventory");
@@ -212,11 +219,12 @@ fn questions() -> [(&'static str, Value); 8] {
     ]
 }
 
-async fn converse(path: &Path, deadline: Deadline) -> Result<Inventory, BinaryError> {
-    let command = format!("{} {}", path.display(), ARGUMENTS.join(" "));
+async fn converse(path: &Path, more: &[&str], deadline: Deadline) -> Result<Inventory, BinaryError> {
+    let arguments: Vec<&str> = ARGUMENTS.iter().chain(more).copied().collect();
+    let command = format!("{} {}", path.display(), arguments.join(" "));
     let cannot_run = |source| BinaryError::Run { path: path.to_owned(), source };
     let mut qemu = Command::new(path);
-    qemu.args(ARGUMENTS).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    qemu.args(&arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = child::spawn(qemu, Vec::new()).await.map_err(cannot_run)?;
     let mut stdin = child.stdin.take().expect("standard input was asked for");
     let mut stdout = child.stdout.take().expect("standard output was asked for");

@@ -13,6 +13,7 @@ use standin::device::console::Pattern;
 use standin::device::power::{InstalledFirmware, Player};
 use standin::io::image::Image;
 use standin::io::selftest::SELFTEST_IMAGE;
+use standin::lab::player::Host;
 use standin::lab::{Places, open_stand_in};
 use standin::qemu::arguments::Accelerator;
 use tempfile::TempDir;
@@ -71,4 +72,15 @@ pub fn processes_with(path: &Path) -> Vec<PathBuf> {
         command_line.windows(needle.len()).any(|part| part == needle)
     })
     .collect()
+}
+
+/// This host as the tests see it: its own QEMU and firmware, and nothing of the user's.
+pub fn host(dir: &Path) -> Host {
+    Host {
+        qemu: None,
+        search_path: "/usr/local/bin:/usr/bin:/bin".into(),
+        config: None,
+        cache: dir.join("cache"),
+        runs: dir.join("runs"),
+    }
 }

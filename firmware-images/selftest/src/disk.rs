@@ -11,6 +11,7 @@ use core::fmt;
 #[cfg(target_arch = "x86_64")]
 use {
     crate::virtio::Hal,
+    alloc::boxed::Box,
     virtio_drivers::device::blk::{SECTOR_SIZE, VirtIOBlk},
     virtio_drivers::transport::pci::PciTransport,
 };
@@ -61,7 +62,7 @@ pub struct Disk {
 
 enum Driver {
     #[cfg(target_arch = "x86_64")]
-    Virtio(VirtIOBlk<Hal, PciTransport>),
+    Virtio(Box<VirtIOBlk<Hal, PciTransport>>),
     Firmware(FirmwareDisk),
 }
 
@@ -75,7 +76,7 @@ impl Disk {
             medium: Medium::Virtio,
             block_count: driver.capacity(),
             block_bytes: SECTOR_SIZE,
-            driver: Driver::Virtio(driver),
+            driver: Driver::Virtio(Box::new(driver)),
             buffer: Pages::with_bytes(TRANSFER_BYTES),
         })
     }

@@ -5,6 +5,7 @@ use super::virtio::VirtioNetwork;
 use crate::pci::{Function, Pci};
 use crate::reason::Reason;
 use crate::virtio::{self, DeviceType};
+use alloc::boxed::Box;
 use alloc::vec;
 use alloc::vec::Vec;
 use smoltcp::phy::{self, Device, DeviceCapabilities, Medium};
@@ -15,7 +16,7 @@ pub const FRAME_BYTES: usize = 1514;
 
 /// The interfaces we have drivers for.
 pub enum NetworkInterface {
-    Virtio(VirtioNetwork),
+    Virtio(Box<VirtioNetwork>),
     E1000(E1000),
 }
 
@@ -30,7 +31,8 @@ impl NetworkInterface {
         if E1000::knows(function) {
             E1000::open(pci, function).map(NetworkInterface::E1000)
         } else {
-            VirtioNetwork::open(virtio::open(pci, function)?).map(NetworkInterface::Virtio)
+            let device = VirtioNetwork::open(virtio::open(pci, function)?)?;
+            Ok(NetworkInterface::Virtio(Box::new(device)))
         }
     }
 

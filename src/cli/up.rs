@@ -1,0 +1,163 @@
+//! `standin up`: a board under a person's hands, its console in the terminal.
+
+use std::io::{self, Read, Write};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::mpsc;
+
+use super::place::AcceleratorOption;
+use super::{CliError, Context, Exit, interrupt};
+use crate::board::Board;
+use crate::deadline::Deadline;
+use crate::device::Device;
+use crate::event::EventKind;
+use crate::io::image::Image;
+use crate::io::selftest::SELFTEST_IMAGE;
+use crate::lab::{Places, open_stand_in, player};
+use crate::procedure;
+use crate::sys::run_dir::RunDir;
+use crate::sys::terminal::RawTerminal;
+
+/// Starts a board with its console in the terminal.
+///
+/// Ctrl-] takes the power away and leaves. Without a terminal, standard input is typed as it comes. Exit codes:
+/// 0 it was switched off or halted itself, 2 it cannot be started as asked, 3 the lab broke.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The board, by the name that `standin boards` lists
+    board: String,
+    /// The image to flash first, raw or gzip, or `selftest`; without one the media are blank
+    #[arg(long, value_name = "FILE", default_value = "selftest")]
+    image: PathBuf,
+    /// What executes the guest's instructions
+    #[arg(long, value_enum, default_value = "auto")]
+    accelerator: AcceleratorOption,
+    /// Make this TCP port of the DUT reachable on this host; may be given several times
+    #[arg(long, value_name = "PORT")]
+    forward: Vec<u16>,
+}
+
+/// The key that takes the power away, as in telnet: Ctrl-].
+const DETACH: u8 = 0x1d;
+
+/// How long switching may take; a QEMU that needs longer hangs.
+const SWITCHING: Duration = Duration::from_secs(60);
+
+pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
+    let board = context.catalog()?.board(&args.board)?;
+    let host = context.place.host();
+    let chosen = player::choose(&board, &host, args.accelerator.into()).await?;
+    if let Some(remark) = &chosen.remark {
+        eprintln!("{remark}");
+    }
+    let run = RunDir::create(&host.runs).map_err(CliError::broken)?;
+    let scratch = run.scratch();
+    let image = open_image(&args.image, &scratch, &board)?;
+    let places =
+        Places::create(&run.path().join(&board.slug), &scratch.join("0")).map_err(CliError::broken)?;
+    let mut device = open_stand_in(board, chosen.player, &places, args.forward).map_err(CliError::broken)?;
+    let ended = attend(&mut device, &image).await;
+    let closed = device.close().await.map_err(CliError::broken);
+    run.remove().map_err(CliError::broken)?;
+    closed.and(ended)
+}
+
+/// The image that the user named: the built-in one or a file.
+pub(super) fn open_image(
+    name: &std::path::Path,
+    scratch: &std::path::Path,
+    board: &Board,
+) -> Result<Image, CliError> {
+    let image = if name.as_os_str() == "selftest" {
+        Image::built_in("selftest", SELFTEST_IMAGE, scratch)?
+    } else {
+        Image::open(name, scratch)?
+    };
+    let medium = board.flash_medium();
+    image.check_fits(&medium.name, medium.size.0)?;
+    Ok(image)
+}
+
+/// Flashes, powers on, and passes bytes until somebody or something ends it.
+async fn attend(device: &mut Device, image: &Image) -> Result<Exit, CliError> {
+    let mut interrupted = interrupt::listen().map_err(CliError::broken)?;
+    procedure::flash(device, image).await?;
+    let events = device.events.clone();
+    let mut said = device.console().map_err(CliError::usage)?.subscribe();
+    let raw = RawTerminal::enter().map_err(CliError::broken)?;
+    if raw.is_some() {
+        eprintln!("{} runs; Ctrl-] takes its power and leaves", device.board.name);
+    }
+    device.power_on(Deadline::after(SWITCHING)).await?;
+    for (port, here) in device.forwards(Deadline::after(SWITCHING)).await? {
+        eprintln!("port {port} of the board is 127.0.0.1:{here}");
+    }
+    let mut keys = read_keys();
+    let over = events.wait_for(0, Deadline::after(FOREVER), |kind| {
+        matches!(kind, EventKind::Halt { .. }) || kind.lab_fault().is_some()
+    });
+    tokio::pin!(over);
+    let exit = loop {
+        tokio::select! {
+            // What was said comes before what it means.
+            biased;
+            bytes = said.recv() => match bytes {
+                Ok(bytes) => show(&bytes)?,
+                Err(RecvError::Lagged(_)) => eprintln!("\n[the terminal is too slow; the log has everything]"),
+                Err(RecvError::Closed) => break Ok(Exit::Broken),
+            },
+            Some(bytes) = keys.recv() => {
+                let end = bytes.iter().position(|byte| raw.is_some() && *byte == DETACH);
+                let typed = &bytes[..end.unwrap_or(bytes.len())];
+                let console = device.console().map_err(CliError::usage)?;
+                console.send_keys(typed, Deadline::after(SWITCHING)).await.map_err(CliError::broken)?;
+                if end.is_some() {
+                    break Ok(Exit::Passed);
+                }
+            }
+            event = &mut over => break match event {
+                Ok(event) => match event.kind.lab_fault() {
+                    Some(reason) => Err(CliError::broken(reason.to_owned())),
+                    None => {
+                        eprintln!("[{} halted itself]", device.board.slug);
+                        Ok(Exit::Passed)
+                    }
+                },
+                Err(_) => Ok(Exit::Passed),
+            },
+            _ = interrupted.wait_for(|asked| *asked) => break Ok(Exit::Interrupted),
+        }
+    };
+    // What the machine said last is still on its way.
+    device.power_off().await?;
+    while let Ok(bytes) = said.try_recv() {
+        show(&bytes)?;
+    }
+    exit
+}
+
+/// A person may look at a board for as long as they like: ten years.
+const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+fn show(bytes: &[u8]) -> Result<(), CliError> {
+    let mut out = io::stdout().lock();
+    out.write_all(bytes)?;
+    Ok(out.flush()?)
+}
+
+/// Reads standard input on a thread of its own, as a read of it cannot be cancelled; the thread ends with the
+/// input or the process.
+fn read_keys() -> mpsc::Receiver<Vec<u8>> {
+    let (sender, receiver) = mpsc::channel(16);
+    std::thread::spawn(move || {
+        let mut keys = [0; 4096];
+        while let Ok(length @ 1..) = io::stdin().lock().read(&mut keys) {
+            if sender.blocking_send(keys[..length].to_vec()).is_err() {
+                break;
+            }
+        }
+    });
+    receiver
+}

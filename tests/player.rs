@@ -1,0 +1,77 @@
+//! Who plays a board here: found and proved on this host, whatever it is.
+
+mod support;
+
+use std::time::Instant;
+
+use standin::board::catalog::Catalog;
+use standin::deadline::Deadline;
+use standin::device::console::Pattern;
+use standin::io::image::Image;
+use standin::io::selftest::SELFTEST_IMAGE;
+use standin::lab::accelerator::prove_kvm;
+use standin::lab::player::{AcceleratorChoice, choose};
+use standin::lab::{Places, open_stand_in};
+use standin::procedure;
+use standin::qemu::arguments::Accelerator;
+use support::secs;
+
+/// Boots the self-test on a board as this host plays it under TCG, and proves that this very image runs.
+async fn boots_the_selftest(slug: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    let host = support::host(dir.path());
+    let board = Catalog::load(None).unwrap().board(slug).unwrap();
+    let chosen = choose(&board, &host, AcceleratorChoice::Only(Accelerator::Tcg)).await.unwrap();
+    let places = Places::create(&dir.path().join("evidence"), &dir.path().join("scratch")).unwrap();
+    let image = Image::built_in("selftest", SELFTEST_IMAGE, dir.path()).unwrap();
+    let mut device = open_stand_in(board, chosen.player, &places, Vec::new()).unwrap();
+    procedure::flash(&mut device, &image).await.unwrap();
+    device.power_on(secs(30)).await.unwrap();
+    let proof = Pattern::text(&format!("image-sha256 {}", image.sha256));
+    let begun = Instant::now();
+    device.console().unwrap().wait_for(&proof, secs(60)).await.unwrap();
+    println!("{slug}: {:?}", begun.elapsed());
+    device.close().await.unwrap();
+    assert!(support::processes_with(dir.path()).is_empty());
+}
+
+#[tokio::test]
+async fn generic_amd64_boots_the_selftest_from_usb_under_uefi() {
+    boots_the_selftest("generic-amd64").await;
+}
+
+#[tokio::test]
+async fn genericx86_64_ext_boots_the_selftest_from_usb_under_uefi() {
+    boots_the_selftest("genericx86-64-ext").await;
+}
+
+#[tokio::test]
+async fn intel_nuc_boots_the_selftest_from_usb_under_uefi() {
+    boots_the_selftest("intel-nuc").await;
+}
+
+#[tokio::test]
+async fn generic_aarch64_boots_the_selftest_under_uefi() {
+    boots_the_selftest("generic-aarch64").await;
+}
+
+/// Where KVM runs guests it is taken; where it does not, the probe says why. Either way the verdict is true,
+/// remembered, and free the second time.
+#[tokio::test]
+async fn kvm_is_taken_only_if_a_guest_was_seen_to_run_and_the_verdict_is_remembered() {
+    let dir = tempfile::tempdir().unwrap();
+    let host = support::host(dir.path());
+    let board = Catalog::load(None).unwrap().board("pc-seabios").unwrap();
+    let chosen = choose(&board, &host, AcceleratorChoice::Auto).await.unwrap();
+    let first = prove_kvm(&board, &chosen.player, &host.cache, &host.runs).await;
+    println!("KVM on this host: {first:?}");
+    assert_eq!(chosen.player.accelerator == Accelerator::Kvm, first.usable);
+    assert_eq!(chosen.remark.is_some(), !first.usable);
+    if std::path::Path::new("/dev/kvm").exists() {
+        assert!(host.cache.join("accelerators.json").exists());
+    }
+    let begun = Deadline::after(std::time::Duration::from_millis(200));
+    assert_eq!(prove_kvm(&board, &chosen.player, &host.cache, &host.runs).await, first);
+    assert!(!begun.is_past(), "a remembered verdict is not probed again");
+    assert!(support::processes_with(dir.path()).is_empty());
+}
