@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use super::detail::Setting;
 use super::summary::Summary;
 use crate::suite::outcome::{Outcome, TestReport, Verdict};
 use crate::suite::progress::Progress;
@@ -30,6 +31,13 @@ impl<W: Write> Terminal<W> {
     /// Writes to `out`, which is stderr in all but tests.
     pub fn new(out: W, style: Style) -> Self {
         Self { out, style, tests: 0, running: String::new() }
+    }
+
+    /// Tells on what the suites that follow run.
+    pub fn board(&mut self, setting: &Setting) {
+        let player =
+            setting.accelerator.iter().fold(setting.backend.clone(), |words, more| words + ", " + more);
+        self.line(&format!("on {} ({player})", setting.board.slug));
     }
 
     /// Tells one piece of news.
