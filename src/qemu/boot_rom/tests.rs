@@ -1,3 +1,5 @@
+//! Cards made by fatfs, in memory, and what the firmware makes of each; one is started by QEMU.
+
 use std::io::{Cursor, Write};
 use std::process::Stdio;
 use std::time::Duration;
