@@ -15,5 +15,6 @@ pub mod io;
 pub mod lab;
 pub mod procedure;
 pub mod qemu;
+pub mod report;
 pub mod suite;
 pub mod sys;

@@ -45,16 +45,9 @@ impl Source {
 
     /// Where the tokens of `pattern` follow each other.
     pub fn find<'a>(&'a self, pattern: &'a [&str]) -> impl Iterator<Item = usize> + 'a {
-        self.tokens
-            .windows(pattern.len())
-            .enumerate()
-            .filter_map(move |(at, window)| {
-                window
-                    .iter()
-                    .zip(pattern)
-                    .all(|(token, text)| token.text == *text)
-                    .then_some(at)
-            })
+        self.tokens.windows(pattern.len()).enumerate().filter_map(move |(at, window)| {
+            window.iter().zip(pattern).all(|(token, text)| token.text == *text).then_some(at)
+        })
     }
 
     /// The first names of the paths at `at`: of the one there, or of all in a `{a::b, c}`.
@@ -93,11 +86,7 @@ impl Source {
                 continue; // counted from the first of them
             }
             let mut supers = 1;
-            while self
-                .tokens
-                .get(at + 2 * supers)
-                .is_some_and(|token| token.text == "super")
-            {
+            while self.tokens.get(at + 2 * supers).is_some_and(|token| token.text == "super") {
                 supers += 1;
             }
             if supers == self.module.len() + self.tokens[at].inline_depth {
@@ -107,9 +96,7 @@ impl Source {
         begins.sort_unstable();
         begins.dedup();
         let names = begins.into_iter().flat_map(|at| self.names_after(at));
-        names
-            .map(|token| (token.line, token.text.clone()))
-            .collect()
+        names.map(|token| (token.line, token.text.clone())).collect()
     }
 
     /// The comment on `line`, and the lines right above it that are comment alone.
@@ -127,25 +114,16 @@ impl Source {
 
     pub fn declared_test_modules(&self) -> Vec<Vec<String>> {
         let declarations = self.find(&["mod"]).filter(|at| {
-            self.tokens[*at].test
-                && self
-                    .tokens
-                    .get(at + 2)
-                    .is_some_and(|token| token.text == ";")
+            self.tokens[*at].test && self.tokens.get(at + 2).is_some_and(|token| token.text == ";")
         });
-        declarations
-            .map(|at| [&self.module[..], &[self.tokens[at + 1].text.clone()]].concat())
-            .collect()
+        declarations.map(|at| [&self.module[..], &[self.tokens[at + 1].text.clone()]].concat()).collect()
     }
 
     fn mark_tests(&mut self) {
         let attributes: Vec<usize> = self.find(&["#", "["]).collect();
         for at in attributes {
             let end = self.closing(at + 1);
-            let words: Vec<&str> = self.tokens[at + 2..end]
-                .iter()
-                .map(|token| token.text.as_str())
-                .collect();
+            let words: Vec<&str> = self.tokens[at + 2..end].iter().map(|token| token.text.as_str()).collect();
             let is_cfg_test =
                 words.first() == Some(&"cfg") && words.contains(&"test") && !words.contains(&"not");
             if is_cfg_test || words == ["test"] {
@@ -160,11 +138,7 @@ impl Source {
     fn mark_inline_modules(&mut self) {
         let modules: Vec<usize> = self.find(&["mod"]).collect();
         for at in modules {
-            if self
-                .tokens
-                .get(at + 2)
-                .is_some_and(|token| token.text == "{")
-            {
+            if self.tokens.get(at + 2).is_some_and(|token| token.text == "{") {
                 let end = self.closing(at + 2);
                 for token in &mut self.tokens[at + 2..end] {
                     token.inline_depth += 1;
@@ -226,12 +200,7 @@ fn lex(text: &str) -> (Vec<Token>, BTreeMap<usize, String>) {
         if token.starts_with("//") || token.starts_with("/*") {
             comments.entry(line).or_default().push_str(token);
         } else if !first.is_whitespace() {
-            tokens.push(Token {
-                text: token.to_owned(),
-                line,
-                test: false,
-                inline_depth: 0,
-            });
+            tokens.push(Token { text: token.to_owned(), line, test: false, inline_depth: 0 });
         }
         line += token.matches('\n').count();
         rest = after;
@@ -262,23 +231,19 @@ fn token_length(text: &str, first: char) -> usize {
 
 /// The length of a string or character literal with its prefix: "", b"", c"", r#""#, br"", '', b''.
 fn literal_length(text: &str) -> Option<usize> {
-    let prefix = text
-        .find(|c| !matches!(c, 'b' | 'c' | 'r'))
-        .filter(|length| *length <= 2)?;
+    let prefix = text.find(|c| !matches!(c, 'b' | 'c' | 'r')).filter(|length| *length <= 2)?;
     let (letters, body) = text.split_at(prefix);
     if let Some(bare) = letters.ends_with('r').then(|| body.trim_start_matches('#')) {
         let hashes = body.len() - bare.len();
         let end = format!("\"{}", "#".repeat(hashes));
         let content = bare.strip_prefix('"')?; // else a word, as `r` or `r#type`
-        let length = content
-            .find(&end)
-            .map_or(content.len(), |at| at + end.len());
+        let length = content.find(&end).map_or(content.len(), |at| at + end.len());
         return Some(prefix + hashes + 1 + length);
     }
     // A character literal is a sign and a quote, or an escape; what else follows `'` is a lifetime.
     let mut after_quote = body.chars().skip(1);
-    let is_character = body.starts_with('\'')
-        && (after_quote.next() == Some('\\') || after_quote.next() == Some('\''));
+    let is_character =
+        body.starts_with('\'') && (after_quote.next() == Some('\\') || after_quote.next() == Some('\''));
     match body.chars().next() {
         Some('"') => Some(prefix + quoted_length(body, '"')),
         Some('\'') if is_character => Some(prefix + quoted_length(body, '\'')),

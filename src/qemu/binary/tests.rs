@@ -1,4 +1,4 @@
-//! The programs of this host, and scripts that are none; each test has a cache of its own.
+//! What real QEMU programs answer, and what becomes of programs that do not.
 
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};

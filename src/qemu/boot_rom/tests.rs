@@ -1,4 +1,4 @@
-//! Cards made by fatfs, in memory, and what the firmware makes of each; one is started by QEMU.
+//! The boot ROM's stage on real FAT images, whole and damaged.
 
 use std::io::{Cursor, Write};
 use std::process::Stdio;

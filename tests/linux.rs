@@ -1,0 +1,84 @@
+//! Real operating systems boot from their flashed media: Debian's kernels with a busybox shell.
+//!
+//! `scripts/linux-image` builds the images, and `scripts/test` hands them over by environment variables.
+
+mod support;
+
+use std::path::PathBuf;
+
+use standin::board::catalog::Catalog;
+use standin::device::console::Pattern;
+use standin::event::EventKind;
+use standin::io::image::Image;
+use standin::lab::player::{AcceleratorChoice, choose};
+use standin::lab::{Places, open_stand_in};
+use standin::procedure;
+use standin::qemu::arguments::Accelerator;
+use support::secs;
+
+fn image_of(variable: &str, kind: &str) -> PathBuf {
+    std::env::var_os(variable).map(PathBuf::from).unwrap_or_else(|| {
+        panic!("no {variable}: run `scripts/test`, or `scripts/linux-image {kind} FILE` and set it to FILE")
+    })
+}
+
+/// Flashes the image, boots it to its shell, asks for the architecture, and has it power itself off.
+async fn boots_linux(slug: &str, image: PathBuf, arch: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    let host = support::host(dir.path());
+    let board = Catalog::load(None).unwrap().board(slug).unwrap();
+    let chosen = choose(&board, &host, AcceleratorChoice::Only(Accelerator::Tcg)).await.unwrap();
+    let places = Places::create(&dir.path().join("evidence"), &dir.path().join("scratch")).unwrap();
+    let image = Image::open(&image, dir.path()).unwrap();
+    let mut device = open_stand_in(board.clone(), chosen.player, &places, Vec::new()).unwrap();
+    procedure::flash(&mut device, &image).await.unwrap();
+    device.power_on(secs(30)).await.unwrap();
+    let console = device.console().unwrap();
+    console.wait_for(&Pattern::text(&format!("standin-linux up on {arch}")), secs(180)).await.unwrap();
+    console.log_in(board.login.as_ref().unwrap(), secs(60)).await.unwrap();
+    let uname = console.run("uname -m", secs(30)).await.unwrap();
+    assert_eq!((uname.text.trim(), uname.status), (arch, 0));
+    let failed = console.run("ls /nonexistent", secs(30)).await.unwrap();
+    assert_eq!(failed.status, 1, "{}", failed.text);
+    console.send_line("poweroff -f", secs(10)).await.unwrap();
+    let events = device.events.clone();
+    if board.power.button_hold.is_some() {
+        events.wait_for(0, secs(60), |kind| matches!(kind, EventKind::Halt { .. })).await.unwrap();
+    }
+    device.close().await.unwrap();
+    assert!(support::processes_with(dir.path()).is_empty());
+}
+
+#[tokio::test]
+async fn generic_amd64_boots_debian_from_usb_under_uefi() {
+    boots_linux("generic-amd64", image_of("STANDIN_LINUX_AMD64", "amd64-uefi"), "x86_64").await;
+}
+
+#[tokio::test]
+async fn generic_aarch64_boots_debian_under_uefi() {
+    boots_linux("generic-aarch64", image_of("STANDIN_LINUX_ARM64", "arm64-uefi"), "aarch64").await;
+}
+
+#[tokio::test]
+async fn raspberrypi3_boots_debian_from_its_cards_boot_partition() {
+    boots_linux("raspberrypi3-64", image_of("STANDIN_LINUX_RPI", "raspberrypi-64"), "aarch64").await;
+}
+
+#[tokio::test]
+async fn raspberrypi4_boots_debian_from_its_cards_boot_partition() {
+    boots_linux("raspberrypi4-64", image_of("STANDIN_LINUX_RPI", "raspberrypi-64"), "aarch64").await;
+}
+
+#[tokio::test]
+async fn a_raspberry_pi_without_a_bootable_card_does_not_boot() {
+    let dir = tempfile::tempdir().unwrap();
+    let host = support::host(dir.path());
+    let board = Catalog::load(None).unwrap().board("raspberrypi3-64").unwrap();
+    let chosen = choose(&board, &host, AcceleratorChoice::Auto).await.unwrap();
+    let places = Places::create(&dir.path().join("evidence"), &dir.path().join("scratch")).unwrap();
+    let mut device = open_stand_in(board, chosen.player, &places, Vec::new()).unwrap();
+    let blank = device.power_on(secs(30)).await.unwrap_err();
+    assert!(blank.to_string().contains("the card does not boot: it is blank"), "{blank}");
+    assert_eq!(device.power_state(), standin::device::power::PowerState::Off);
+    device.close().await.unwrap();
+}
