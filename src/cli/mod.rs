@@ -4,6 +4,7 @@
 //! the exit code says whose fault it was. Environment variables are read here and nowhere else.
 
 mod boards;
+pub mod doctor;
 mod error;
 mod interrupt;
 mod output;
@@ -47,6 +48,8 @@ enum Command {
     Test(test::Args),
     /// Start a board with its console in the terminal
     Up(up::Args),
+    /// Say what this host can play, what it lacks, and how to mend it
+    Doctor(doctor::Args),
 }
 
 /// Does what was asked; `Ok` holds what a script should know.
@@ -56,6 +59,7 @@ pub async fn run(cli: Cli) -> Result<Exit, CliError> {
         Command::Boards(args) => boards::run(args, &context).await,
         Command::Test(args) => test::run(args, &context).await,
         Command::Up(args) => up::run(args, &context).await,
+        Command::Doctor(args) => doctor::run(args, &context).await,
     }
 }
 

@@ -17,8 +17,8 @@ use nix::unistd::{AccessFlags, access};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::process::Command;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::process::{ChildStdin, ChildStdout, Command};
 
 use super::arguments::SANDBOX;
 use super::package::Package;
@@ -205,8 +205,8 @@ pub async fn ask(path: &Path, cache_folder: &Path, deadline: Deadline) -> Result
 const ARGUMENTS: [&str; 9] =
     ["-M", "none", "-nodefaults", "-no-user-config", "-S", "-display", "none", "-qmp", "stdio"];
 
-/// What is asked, in order. The last makes QEMU end, and so its output.
-fn questions() -> [(&'static str, Value); 8] {
+/// What is asked, in order.
+fn questions() -> [(&'static str, Value); 7] {
     [
         ("qmp_capabilities", json!({})),
         ("query-version", json!({})),
@@ -215,7 +215,6 @@ fn questions() -> [(&'static str, Value); 8] {
         ("qom-list-types", json!({ "implements": "accel", "abstract": false })),
         ("query-command-line-options", json!({})),
         ("query-qmp-schema", json!({})),
-        ("quit", json!({})),
     ]
 }
 
@@ -227,55 +226,57 @@ async fn converse(path: &Path, more: &[&str], deadline: Deadline) -> Result<Inve
     qemu.args(&arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = child::spawn(qemu, Vec::new()).await.map_err(cannot_run)?;
     let mut stdin = child.stdin.take().expect("standard input was asked for");
-    let mut stdout = child.stdout.take().expect("standard output was asked for");
+    let stdout = child.stdout.take().expect("standard output was asked for");
     let mut stderr = child.stderr.take().expect("standard error was asked for");
-    let (mut answers, mut words) = (Vec::new(), Vec::new());
+    let mut words = Vec::new();
     let talk = async {
-        for (id, (question, arguments)) in questions().iter().enumerate() {
-            let line = json!({ "execute": question, "arguments": arguments, "id": id }).to_string() + "\n";
-            // A QEMU that ended early does not take it; its exit tells more.
-            if stdin.write_all(line.as_bytes()).await.is_err() {
-                break;
-            }
-        }
+        let replies = hear_replies(&mut stdin, stdout).await?;
+        Ok::<_, io::Error>((replies, child.wait().await?))
     };
     let ended = deadline
         .bound(async {
-            let (_, read, overheard) =
-                tokio::join!(talk, stdout.read_to_end(&mut answers), stderr.read_to_end(&mut words));
-            read.and(overheard)?;
-            child.wait().await
+            let (heard, overheard) = tokio::join!(talk, stderr.read_to_end(&mut words));
+            overheard.and(heard)
         })
         .await;
-    let status = match ended {
-        Ok(status) => status.map_err(cannot_run)?,
+    let (replies, status) = match ended {
+        Ok(ended) => ended.map_err(cannot_run)?,
         Err(source) => {
             child::kill_and_wait(&mut child).await.map_err(cannot_run)?;
             return Err(BinaryError::Silent { command, source });
         }
     };
-    let answers = replies(&answers);
-    if !status.success() || answers.is_empty() {
+    if !status.success() || replies.iter().all(Value::is_null) {
         let said = String::from_utf8_lossy(&words).trim().to_owned();
         let said = if said.is_empty() { said } else { format!(": {said}") };
         return Err(BinaryError::Failed { command, status, said });
     }
-    read_inventory(&answers).map_err(|question| BinaryError::Answer { command, question })
+    read_inventory(&replies).map_err(|question| BinaryError::Answer { command, question })
 }
 
-/// The answers by the number of their question; `null` for those that failed.
-fn replies(output: &[u8]) -> Vec<Value> {
-    let mut replies = vec![Value::Null; questions().len()];
-    let mut any = false;
-    for line in output.split(|byte| *byte == b'\n') {
-        let Ok(mut message) = serde_json::from_slice::<Value>(line) else { continue };
+/// Asks all questions at once; the replies by the number of their question, `null` for those that failed.
+///
+/// QEMU is told to quit only when the last reply was read: it throws away what nobody has read by then.
+async fn hear_replies(stdin: &mut ChildStdin, stdout: ChildStdout) -> io::Result<Vec<Value>> {
+    let questions = questions();
+    let ask = |(id, (question, arguments)): (usize, &(&str, Value))| {
+        json!({ "execute": question, "arguments": arguments, "id": id }).to_string() + "\n"
+    };
+    let asked: String = questions.iter().enumerate().map(ask).collect();
+    // A QEMU that has ended does not take it; its exit and its words tell more.
+    let _ = stdin.write_all(asked.as_bytes()).await;
+    let mut replies = vec![Value::Null; questions.len()];
+    let mut lines = BufReader::new(stdout).split(b'\n');
+    while let Some(line) = lines.next_segment().await? {
+        let Ok(mut message) = serde_json::from_slice::<Value>(&line) else { continue };
         let id = message["id"].as_u64().and_then(|id| usize::try_from(id).ok());
-        if let Some(reply) = id.and_then(|id| replies.get_mut(id)) {
-            *reply = message["return"].take();
-            any = true;
+        let Some((id, reply)) = id.and_then(|id| Some((id, replies.get_mut(id)?))) else { continue };
+        *reply = message["return"].take();
+        if id + 1 == questions.len() {
+            let _ = stdin.write_all(b"{\"execute\": \"quit\"}\n").await; // as above
         }
     }
-    if any { replies } else { Vec::new() }
+    Ok(replies)
 }
 
 /// Picks the inventory out of the replies; what cannot be read is named by its question.

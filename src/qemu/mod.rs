@@ -2,7 +2,6 @@
 //!
 //! `device` and `lab` are the only callers. Nothing here knows of suites or benches.
 
-pub mod accelerator;
 pub mod arguments;
 pub mod binary;
 pub mod boot_rom;
@@ -10,4 +9,5 @@ pub mod config_txt;
 pub mod firmware;
 pub mod machine;
 pub mod monitor;
+pub mod needs;
 pub mod package;

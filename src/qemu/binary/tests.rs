@@ -78,7 +78,7 @@ async fn a_program_that_is_no_qemu_is_reported_with_its_last_words() {
     assert!(error.contains("-M none"), "{error}");
     assert!(error.ends_with("gave no inventory: exit status: 1: no such machine"), "{error}");
 
-    let talking = script(folder.path(), "head -n 8 >/dev/null; echo '{\"return\": {}, \"id\": 1}'");
+    let talking = script(folder.path(), "head -n 7 >/dev/null; echo '{\"return\": {}, \"id\": 1}'");
     let error = ask(&talking, folder.path(), deadline()).await.unwrap_err().to_string();
     assert!(error.ends_with("unexpected answer to query-machines"), "{error}");
 }
