@@ -289,12 +289,13 @@ async fn a_command_with_a_line_break_is_refused_before_it_is_typed() {
 }
 
 #[tokio::test]
-async fn a_command_that_does_not_end_is_named_at_the_deadline() {
-    let mut shell = shell("sh", &["-i"]);
+async fn a_command_that_does_not_end_is_named_and_interrupted_at_the_deadline() {
+    let mut shell = shell("setsid", &["--ctty", "sh", "-i"]);
     shell.console.log_in(&root(None), secs(30)).await.unwrap();
     let short = Deadline::after(Duration::from_millis(300));
     let error = shell.console.run("cat", short).await.unwrap_err();
     assert!(error.to_string().starts_with("the end of `cat` not seen"), "{error}");
+    assert_eq!(shell.console.run("echo again", secs(30)).await.unwrap().text, "again");
     shell.end().await;
 }
 

@@ -83,7 +83,7 @@ async fn variables_commands_and_programs_work_together() {
     )
     .await;
     assert_eq!(outcomes(&report), ["passed", "passed"], "{report:#?}");
-    assert_eq!(report.tests[1].evidence[0].to_str(), Some("test-2-exec-1.stdout"));
+    assert_eq!(report.tests[1].evidence[0].to_str(), Some("s-2-exec-1.stdout"));
 }
 
 #[tokio::test]
@@ -181,7 +181,7 @@ async fn a_dead_machine_breaks_the_test_and_ends_the_suite() {
 async fn what_a_board_lacks_is_skipped_and_fail_fast_is_not_run() {
     let text = "title = 'S'\nfail_fast = true
         [[test]]\ntitle = 'radio'\nneeds = ['wifi']\nsteps = [{ power = 'on' }]
-        [[test]]\ntitle = 'wrong'\nsteps = [{ assert = { equal = ['a', 'b'] } }]
+        [[test]]\ntitle = 'wrong'\nsteps = [{ expect = 'never switched on' }]
         [[test]]\ntitle = 'after'\nsteps = [{ power = 'on' }]";
     let suite = check::parse("s.toml", text, None).unwrap();
     let (_keep, cancel) = watch::channel(false);
