@@ -16,6 +16,9 @@ use super::seen::{LastSeen, visible};
 const CAPACITY: usize = 8 << 20;
 /// How many pieces a slow watcher may lag behind before it is told that it missed some.
 const WATCHER_PIECES: usize = 256;
+/// Of how many power-ons the logs are kept, the one in hand included; `console.log` has them all. A suite has a
+/// handful; a soak test with thousands must not fill the disk with files.
+const KEPT_SECTIONS: u32 = 64;
 /// A line in the log with times is cut here, so that a flood without line ends cannot fill the memory.
 const LINE_LENGTH: usize = 4096;
 
@@ -72,6 +75,9 @@ impl Record {
     pub fn begin_section(&mut self) -> io::Result<u64> {
         self.end_section();
         self.power_ons += 1;
+        if let Some(oldest) = self.power_ons.checked_sub(KEPT_SECTIONS) {
+            Section::remove(&self.log_dir, oldest)?;
+        }
         self.section = Some(Section::create(&self.log_dir, self.power_ons)?);
         self.section_start = self.transcript.end();
         self.last_byte = None;
@@ -172,14 +178,26 @@ struct Section {
 
 impl Section {
     fn create(log_dir: &Path, number: u32) -> io::Result<Self> {
-        let timed = File::create(log_dir.join(format!("console-{number}.timed.log")))?;
+        let [raw, timed] = Self::paths(log_dir, number);
         Ok(Self {
-            raw: File::create(log_dir.join(format!("console-{number}.log")))?,
-            timed: io::BufWriter::new(timed),
+            raw: File::create(raw)?,
+            timed: io::BufWriter::new(File::create(timed)?),
             started: Instant::now(),
             line: Vec::new(),
             line_began: Duration::ZERO,
         })
+    }
+
+    /// Removes the logs of a power-on; there are none of the one before the first.
+    fn remove(log_dir: &Path, number: u32) -> io::Result<()> {
+        Self::paths(log_dir, number).iter().try_for_each(|path| match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        })
+    }
+
+    fn paths(log_dir: &Path, number: u32) -> [PathBuf; 2] {
+        ["log", "timed.log"].map(|end| log_dir.join(format!("console-{number}.{end}")))
     }
 
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {

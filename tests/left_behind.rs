@@ -1,0 +1,155 @@
+//! Nothing stays behind, whatever ends a run: signals, `kill -9` of standin or of QEMU, a thousand power cycles.
+//!
+//! `STANDIN_KILLS` and `STANDIN_CYCLES` make the two long ones as long as wanted; `scripts/endurance` runs them
+//! with 100 and 1,000.
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use standin::procedure;
+use support::{processes_with, seabios_pc, secs};
+
+/// Long enough to be killed in, short enough to end: six boots of the SeaBIOS PC, some 0.6 s.
+fn start_run(dir: &Path) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_standin"))
+        .args(["test", "smoke", "--board", "pc-seabios", "--accelerator", "tcg"])
+        .env("STANDIN_RUNS", dir.join("runs"))
+        .env("STANDIN_CACHE", dir.join("cache"))
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the built program runs")
+}
+
+fn pid_of(child: &Child) -> Pid {
+    Pid::from_raw(i32::try_from(child.id()).expect("the kernel's process ids are positive i32"))
+}
+
+/// The process ids of the QEMUs that use files below `dir`.
+fn machines(dir: &Path) -> Vec<Pid> {
+    let numbers = processes_with(&dir.join("runs")).into_iter();
+    let numbers = numbers.filter_map(|path| path.file_name()?.to_str()?.parse().ok());
+    numbers.map(Pid::from_raw).collect()
+}
+
+/// Looks until `done` says so; panics after 20 s.
+fn look_until<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(found) = done() {
+            return found;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(20), "{what} was not seen within 20 s");
+        std::thread::yield_now();
+    }
+}
+
+fn run_dirs(dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir.join("runs")).into_iter().flatten();
+    entries.map(|entry| entry.expect("it can be listed").path()).filter(|path| path.is_dir()).collect()
+}
+
+#[test]
+fn a_signal_ends_a_run_with_130_and_leaves_only_its_evidence() {
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut run = start_run(dir.path());
+        look_until("a machine", || machines(dir.path()).first().copied());
+        kill(pid_of(&run), signal).unwrap();
+        assert_eq!(run.wait().unwrap().code(), Some(130), "{signal}");
+        assert_eq!(machines(dir.path()), []);
+        let kept = run_dirs(dir.path());
+        assert_eq!(kept.len(), 1);
+        let report = std::fs::read_to_string(kept[0].join("report.json")).unwrap();
+        assert!(report.contains("\"interrupted\": true") && report.contains("not-run"), "{report}");
+        assert!(!kept[0].join("scratch").exists());
+    }
+}
+
+#[test]
+fn a_killed_qemu_breaks_the_run_and_is_never_taken_for_a_failed_test() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut run = start_run(dir.path());
+    let machine = look_until("a machine", || machines(dir.path()).first().copied());
+    kill(machine, Signal::SIGKILL).unwrap();
+    assert_eq!(run.wait().unwrap().code(), Some(3));
+    assert_eq!(machines(dir.path()), []);
+    let report = std::fs::read_to_string(run_dirs(dir.path())[0].join("report.json")).unwrap();
+    assert!(report.contains("\"verdict\": \"broken\"") && report.contains("signal: 9"), "{report}");
+}
+
+#[test]
+fn a_run_killed_at_any_moment_leaves_no_process_and_the_next_start_no_directory() {
+    let kills = number("STANDIN_KILLS", 12);
+    let dir = tempfile::tempdir().unwrap();
+    for round in 0..kills {
+        let mut run = start_run(dir.path());
+        // Moments spread over a whole run, the same ones each time: multiples of the golden ratio.
+        let moment = Duration::from_secs_f64(0.7 * (f64::from(round) * 0.618_034).fract());
+        std::thread::sleep(moment); // sleep: the moment of the kill is what is tried
+        run.kill().unwrap();
+        run.wait().unwrap();
+        look_until("the end of every machine", || machines(dir.path()).is_empty().then_some(()));
+    }
+    assert!(start_run(dir.path()).wait().unwrap().success());
+    assert_eq!(run_dirs(dir.path()), Vec::<PathBuf>::new());
+}
+
+#[tokio::test]
+async fn power_cycles_without_end_cost_no_memory_descriptors_threads_or_files() {
+    let cycles = number("STANDIN_CYCLES", 100);
+    let mut hold = seabios_pc(Vec::new());
+    let image = hold.selftest();
+    procedure::flash(&mut hold.device, &image).await.unwrap();
+    // The first ones fill caches and start threads that then stay; logs are kept of 64 power-ons.
+    let warm_up = 70;
+    let mut before = None;
+    for round in 0..warm_up + cycles {
+        if round == warm_up {
+            before = Some(Usage::now(hold.dir.path()));
+        }
+        hold.device.power_cycle(secs(30)).await.unwrap();
+        hold.wait_for("selftest# ").await;
+    }
+    let (before, after) = (before.unwrap(), Usage::now(hold.dir.path()));
+    println!("{cycles} power cycles: {before:?} -> {after:?}");
+    assert_eq!((before.descriptors, before.threads), (after.descriptors, after.threads));
+    assert_eq!(before.files, after.files);
+    // What is left to grow is the console's memory, up to its 8 MiB: some 400 bytes a boot.
+    let allowed_kib = 1024 + u64::from(cycles);
+    assert!(after.memory_kib <= before.memory_kib + allowed_kib, "{before:?} -> {after:?}");
+    hold.close_and_expect_nothing_left().await;
+}
+
+/// What this process and its run use.
+#[derive(Debug)]
+struct Usage {
+    memory_kib: u64,
+    descriptors: usize,
+    threads: usize,
+    files: usize,
+}
+
+impl Usage {
+    fn now(run: &Path) -> Self {
+        let status = std::fs::read_to_string("/proc/self/status").expect("the kernel tells of us");
+        let memory = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next());
+        let count = |path: &Path| std::fs::read_dir(path).expect("it can be listed").count();
+        let files = ["evidence/console", "evidence", "scratch"].map(|name| count(&run.join(name)));
+        Self {
+            memory_kib: memory.and_then(|text| text.parse().ok()).expect("the kernel tells the size"),
+            descriptors: count(Path::new("/proc/self/fd")),
+            threads: count(Path::new("/proc/self/task")),
+            files: files.iter().sum(),
+        }
+    }
+}
+
+fn number(variable: &str, otherwise: u32) -> u32 {
+    std::env::var(variable).map_or(otherwise, |text| text.parse().expect("the variable is a number"))
+}
