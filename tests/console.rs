@@ -136,6 +136,39 @@ async fn a_flood_does_not_block_the_dut_while_nobody_waits() {
 }
 
 #[tokio::test]
+async fn a_line_begins_only_where_the_dut_began_one() {
+    let mut bench = bench();
+    bench.console.begin_power_on().unwrap();
+    bench.says("boot 1# ");
+    bench.console.wait_for(&text("boot 1# "), secs(10)).await.unwrap();
+    bench.console.end_power_on().await;
+    bench.console.begin_power_on().unwrap();
+    bench.says("ready, not ready\r\nready\r\n");
+    assert_eq!(bench.console.wait_for(&regex("^ready.*$"), secs(10)).await.unwrap().text, "ready, not ready");
+    bench.says("not ready\r\nready at last\r\n");
+    bench.console.wait_for(&text("ready\r\nnot "), secs(10)).await.unwrap();
+    assert_eq!(bench.console.wait_for(&regex("^ready.*$"), secs(10)).await.unwrap().text, "ready at last");
+    bench.console.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_wait_for_a_regex_keeps_up_with_a_flood() {
+    let mut bench = bench();
+    let mut dut = tokio::net::UnixStream::from_std(bench.dut.try_clone().unwrap()).unwrap();
+    let flooding = async {
+        let lines = b"[    1.000000] usb 1-1: new high-speed USB device\r\n".repeat(20_000);
+        for _ in 0..24 {
+            tokio::io::AsyncWriteExt::write_all(&mut dut, &lines).await.unwrap();
+        }
+        tokio::io::AsyncWriteExt::write_all(&mut dut, b"at last 7\r\n").await.unwrap();
+    };
+    let wanted = regex("^at last ([0-9]+)$");
+    let (found, ()) = tokio::join!(bench.console.wait_for(&wanted, secs(30)), flooding);
+    assert_eq!(found.unwrap().group("1"), Some("7"));
+    bench.console.close().await.unwrap();
+}
+
+#[tokio::test]
 async fn console_survives_a_power_cycle_and_shows_nothing_stale() {
     let mut bench = bench();
     for boot in ["first", "second"] {
@@ -289,12 +322,13 @@ async fn a_command_with_a_line_break_is_refused_before_it_is_typed() {
 }
 
 #[tokio::test]
-async fn a_command_that_does_not_end_is_named_at_the_deadline() {
-    let mut shell = shell("sh", &["-i"]);
+async fn a_command_that_does_not_end_is_named_and_interrupted_at_the_deadline() {
+    let mut shell = shell("setsid", &["--ctty", "sh", "-i"]);
     shell.console.log_in(&root(None), secs(30)).await.unwrap();
     let short = Deadline::after(Duration::from_millis(300));
     let error = shell.console.run("cat", short).await.unwrap_err();
     assert!(error.to_string().starts_with("the end of `cat` not seen"), "{error}");
+    assert_eq!(shell.console.run("echo again", secs(30)).await.unwrap().text, "again");
     shell.end().await;
 }
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use standin::board::Capability;
-use standin::report::detail::{BoardFacts, HostFacts, RunReport, Setting};
+use standin::report::detail::{BoardFacts, BoardReport, HostFacts, RunReport, Setting};
 use standin::report::json_lines::JsonLines;
 use standin::report::summary::Summary;
 use standin::report::terminal::{Style, Terminal};
@@ -65,20 +65,20 @@ fn suite(outcomes: &[Outcome]) -> SuiteReport {
 }
 
 fn report(suites: Vec<SuiteReport>) -> RunReport {
+    let setting = Setting {
+        board: BoardFacts { slug: "pc".to_owned(), name: "PC".to_owned(), arch: "x86_64".to_owned() },
+        backend: "stand-in".to_owned(),
+        accelerator: Some("tcg".to_owned()),
+        qemu: Some("7.2.9".to_owned()),
+        image: None,
+        host: HostFacts::here().expect("uname works"),
+    };
     RunReport {
-        setting: Setting {
-            board: BoardFacts { slug: "pc".to_owned(), name: "PC".to_owned(), arch: "x86_64".to_owned() },
-            backend: "stand-in".to_owned(),
-            accelerator: Some("tcg".to_owned()),
-            qemu: Some("7.2.9".to_owned()),
-            image: None,
-            host: HostFacts::here().expect("uname works"),
-        },
         started: time("2026-11-22T10:00:00Z"),
         ended: time("2026-11-22T10:00:12.345Z"),
-        suites,
+        boards: vec![BoardReport { setting, suites }],
         run_dir: PathBuf::from("/runs/7"),
-        repeat: "standin run --board pc smoke".to_owned(),
+        repeat: "standin test smoke --board pc".to_owned(),
     }
 }
 
@@ -131,8 +131,8 @@ fn both_reports_are_written_whole_and_nothing_else() {
         (&detail["verdict"], &detail["exit_code"], &detail["duration_ms"]),
         (&json!("failed"), &json!(1), &json!(12345))
     );
-    assert_eq!(detail["setting"]["accelerator"], "tcg");
-    let test = &detail["suites"][0]["tests"][1];
+    assert_eq!(detail["boards"][0]["setting"]["accelerator"], "tcg");
+    let test = &detail["boards"][0]["suites"][0]["tests"][1];
     assert_eq!((&test["outcome"], &test["steps"][0]["what"]), (&json!("failed"), &json!("expect `ready`")));
     assert_eq!(test["message"], "text `ready` not seen\n  | boot");
     let missing = write_all(&dir.path().join("missing"), &report(Vec::new())).unwrap_err();
@@ -145,9 +145,9 @@ fn a_failed_run_ends_with_the_failure_the_directory_and_the_command() {
     assert_eq!(
         summary.to_string(),
         "failed: 4 tests: 1 passed, 1 failed, 1 skipped, 1 not run (12.3 s)\n\
-         first failure: Smoke / t1 / expect `ready`\n  text `ready` not seen\n    | boot\n\
+         first failure: pc / Smoke / t1 / expect `ready`\n  text `ready` not seen\n    | boot\n\
          run directory: /runs/7\n\
-         repeat with: standin run --board pc smoke"
+         repeat with: standin test smoke --board pc"
     );
     let broken = Summary::of(&report(vec![suite(&[failed(), broken()])]));
     assert_eq!(broken.first_failure.map(|failure| failure.test).as_deref(), Some("t1"));

@@ -236,7 +236,7 @@ fn an_import_that_points_up_is_found() {
     assert_finds("src/qemu.rs", "use crate::autokit::Relay;", "`qemu` must not know `autokit`");
     assert_finds("src/suite/mod.rs", "use crate::{event::Event, report::Page};", "know `report`");
     assert_finds("src/board.rs", "use crate::sys::child;", "`board` must not know `sys`");
-    assert_finds("src/event.rs", "fn f() { crate::deadline::now() }", "know `deadline`");
+    assert_finds("src/deadline.rs", "fn f() { crate::event::now() }", "know `event`");
     assert_finds("src/io/image.rs", "use super::super::lab::Lab;", "know `lab`");
     assert_finds("src/io.rs", "mod a { use super::super::{lab::Lab, sys::child}; }", "know `lab`");
     assert_finds("src/device/power.rs", "pub(in crate::procedure) fn f() {}", "know `procedure`");

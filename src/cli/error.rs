@@ -9,6 +9,7 @@ use crate::board::catalog::CatalogError;
 use crate::device::{DeviceError, Fault};
 use crate::io::image::ImageError;
 use crate::lab::player::PlayerError;
+use crate::suite::outcome::Verdict;
 
 /// How the program ends; a red product and a broken lab never look alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,6 +140,18 @@ impl From<CatalogError> for CliError {
 impl From<BoardFileError> for CliError {
     fn from(error: BoardFileError) -> Self {
         Self::usage(error)
+    }
+}
+
+impl From<Verdict> for Exit {
+    fn from(verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::Passed => Self::Passed,
+            Verdict::Failed => Self::Failed,
+            Verdict::Broken => Self::Broken,
+            Verdict::NothingRun => Self::NothingRun,
+            Verdict::Interrupted => Self::Interrupted,
+        }
     }
 }
 

@@ -9,6 +9,7 @@ mod error;
 mod interrupt;
 mod output;
 mod place;
+mod test;
 mod up;
 
 use std::path::PathBuf;
@@ -43,6 +44,8 @@ pub struct Cli {
 enum Command {
     /// List, show and check the boards that there are
     Boards(boards::Args),
+    /// Run suites on boards
+    Test(test::Args),
     /// Start a board with its console in the terminal
     Up(up::Args),
     /// Say what this host can play, what it lacks, and how to mend it
@@ -54,6 +57,7 @@ pub async fn run(cli: Cli) -> Result<Exit, CliError> {
     let context = Context { boards: cli.boards, place: cli.place };
     match cli.command {
         Command::Boards(args) => boards::run(args, &context).await,
+        Command::Test(args) => test::run(args, &context).await,
         Command::Up(args) => up::run(args, &context).await,
         Command::Doctor(args) => doctor::run(args, &context).await,
     }

@@ -1,21 +1,23 @@
 //! `standin up`: a board under a person's hands, its console in the terminal.
 
 use std::io::{self, Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 
 use super::place::AcceleratorOption;
-use super::{CliError, Context, Exit, interrupt};
+use super::{CliError, Context, Exit, Output, interrupt};
 use crate::board::Board;
 use crate::deadline::Deadline;
 use crate::device::Device;
 use crate::event::EventKind;
 use crate::io::image::Image;
 use crate::io::selftest::SELFTEST_IMAGE;
-use crate::lab::{Places, open_stand_in, player};
+use crate::lab::player::{self, Chosen};
+use crate::lab::{Places, open_stand_in};
 use crate::procedure;
 use crate::sys::run_dir::RunDir;
 use crate::sys::terminal::RawTerminal;
@@ -28,7 +30,7 @@ use crate::sys::terminal::RawTerminal;
 pub struct Args {
     /// The board, by the name that `standin boards` lists
     board: String,
-    /// The image to flash first, raw or gzip, or `selftest`; without one the media are blank
+    /// The image to flash first, raw or gzip; `selftest` is the built-in one
     #[arg(long, value_name = "FILE", default_value = "selftest")]
     image: PathBuf,
     /// What executes the guest's instructions
@@ -37,6 +39,9 @@ pub struct Args {
     /// Make this TCP port of the DUT reachable on this host; may be given several times
     #[arg(long, value_name = "PORT")]
     forward: Vec<u16>,
+    /// Print QEMU's command line, and start nothing
+    #[arg(long)]
+    print_qemu_args: bool,
 }
 
 /// The key that takes the power away, as in telnet: Ctrl-].
@@ -53,31 +58,57 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, CliError>
         eprintln!("{remark}");
     }
     let run = RunDir::create(&host.runs).map_err(CliError::broken)?;
-    let scratch = run.scratch();
-    let image = open_image(&args.image, &scratch, &board)?;
-    let places =
-        Places::create(&run.path().join(&board.slug), &scratch.join("0")).map_err(CliError::broken)?;
+    let ended = hold(args, board, chosen, &run).await;
+    run.remove().map_err(CliError::broken)?;
+    ended
+}
+
+async fn hold(args: Args, board: Arc<Board>, chosen: Chosen, run: &RunDir) -> Result<Exit, CliError> {
+    let image = open_image(&args.image, &run.scratch())?;
+    let medium = board.flash_medium();
+    image.check_fits(&medium.name, medium.size.0)?;
+    let places = Places::create(&run.path().join("console"), &run.scratch()).map_err(CliError::broken)?;
+    if args.print_qemu_args {
+        print_qemu_args(&board, &chosen, &places, Some(&image), &args.forward).await?;
+        return Ok(Exit::Passed);
+    }
     let mut device = open_stand_in(board, chosen.player, &places, args.forward).map_err(CliError::broken)?;
     let ended = attend(&mut device, &image).await;
     let closed = device.close().await.map_err(CliError::broken);
-    run.remove().map_err(CliError::broken)?;
     closed.and(ended)
 }
 
-/// The image that the user named: the built-in one or a file.
-pub(super) fn open_image(
-    name: &std::path::Path,
-    scratch: &std::path::Path,
-    board: &Board,
-) -> Result<Image, CliError> {
-    let image = if name.as_os_str() == "selftest" {
-        Image::built_in("selftest", SELFTEST_IMAGE, scratch)?
-    } else {
-        Image::open(name, scratch)?
+/// Prints the command line with which the board would be started now, as a shell takes it.
+///
+/// The paths of media and variables are those of this run, so they are gone when it is printed; descriptor 3 is
+/// QMP, and the serial lines follow.
+pub(super) async fn print_qemu_args(
+    board: &Arc<Board>,
+    chosen: &Chosen,
+    places: &Places,
+    image: Option<&Image>,
+    forwards: &[u16],
+) -> Result<(), CliError> {
+    let player = chosen.player.clone();
+    let mut device =
+        open_stand_in(board.clone(), player, places, forwards.to_vec()).map_err(CliError::broken)?;
+    let printed = async {
+        if let Some(image) = image {
+            procedure::flash(&mut device, image).await?;
+        }
+        Output::default().line(device.command_line().await?)
     };
-    let medium = board.flash_medium();
-    image.check_fits(&medium.name, medium.size.0)?;
-    Ok(image)
+    let printed = printed.await;
+    device.close().await?;
+    printed
+}
+
+/// The image that the user named: the built-in one or a file.
+pub(super) fn open_image(name: &Path, scratch: &Path) -> Result<Image, CliError> {
+    if name.as_os_str() == "selftest" {
+        return Ok(Image::built_in("selftest", SELFTEST_IMAGE, scratch)?);
+    }
+    Ok(Image::open(name, scratch)?)
 }
 
 /// Flashes, powers on, and passes bytes until somebody or something ends it.

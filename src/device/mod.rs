@@ -164,6 +164,11 @@ impl Device {
         Ok(self.power.forwards(deadline).await?)
     }
 
+    /// The command line with which QEMU would be started now, as a shell would take it.
+    pub async fn command_line(&self) -> Result<String, DeviceError> {
+        Ok(self.power.command_line(&self.storage).await?)
+    }
+
     /// What executes the guest's instructions, such as `tcg`.
     pub fn accelerator(&self) -> &'static str {
         self.power.accelerator().name()

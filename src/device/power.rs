@@ -16,7 +16,7 @@ use crate::event::{EventKind, EventLog, Origin};
 use crate::qemu::arguments::{Accelerator, FirmwareFiles, Launch, arguments};
 use crate::qemu::boot_rom::{self, BootRomError, Model};
 use crate::qemu::firmware::FlashFormat;
-use crate::qemu::machine::{Machine, MachineError, Start, SystemState};
+use crate::qemu::machine::{Machine, MachineError, Start, SystemState, shell_words};
 use crate::sys::serial_line::SerialLine;
 
 /// The QEMU that plays a board on this host, and how.
@@ -230,6 +230,11 @@ impl Power {
         }
     }
 
+    /// The command line of a power-on now, as a shell would take it.
+    pub async fn command_line(&self, storage: &Storage) -> Result<String, PowerError> {
+        Ok(shell_words(&self.player.program, &self.arguments(storage).await?))
+    }
+
     /// What executes the guest's instructions.
     pub fn accelerator(&self) -> Accelerator {
         self.player.accelerator
@@ -244,21 +249,11 @@ impl Power {
     }
 
     async fn start(&mut self, storage: &Storage, deadline: Deadline) -> Result<(), PowerError> {
-        let launch = Launch {
-            accelerator: self.player.accelerator,
-            sandbox: self.player.sandbox,
-            media: storage.plugged_in()?,
-            firmware: self.firmware(storage).await?,
-            forwards: self.forwards.clone(),
-        };
+        let arguments = self.arguments(storage).await?;
         let lent = |source| MachineError::Spawn { program: self.player.program.clone(), source };
         let serial = self.serial.iter_mut().map(SerialLine::lend).collect::<Result<_, _>>().map_err(lent)?;
-        let start = Start {
-            program: self.player.program.clone(),
-            arguments: arguments(&self.board, &launch),
-            serial,
-            stderr: self.stderr.clone(),
-        };
+        let start =
+            Start { program: self.player.program.clone(), arguments, serial, stderr: self.stderr.clone() };
         self.events.record(EventKind::PowerOn);
         match Machine::start(start, self.events.clone(), deadline).await {
             Ok(machine) => {
@@ -270,6 +265,18 @@ impl Power {
                 Err(error.into())
             }
         }
+    }
+
+    /// QEMU's arguments for a power-on now.
+    async fn arguments(&self, storage: &Storage) -> Result<Vec<String>, PowerError> {
+        let launch = Launch {
+            accelerator: self.player.accelerator,
+            sandbox: self.player.sandbox,
+            media: storage.plugged_in()?,
+            firmware: self.firmware(storage).await?,
+            forwards: self.forwards.clone(),
+        };
+        Ok(arguments(&self.board, &launch))
     }
 
     async fn stop(&mut self) -> Result<(), PowerError> {

@@ -13,18 +13,25 @@ use crate::suite::outcome::{Counts, SuiteReport, Verdict};
 /// Everything that is known of a run.
 #[derive(Debug, Clone)]
 pub struct RunReport {
-    /// On what it ran.
-    pub setting: Setting,
     /// When it began.
     pub started: Timestamp,
     /// When it ended.
     pub ended: Timestamp,
-    /// Its suites, in their order.
-    pub suites: Vec<SuiteReport>,
+    /// What came of it on each board, in their order.
+    pub boards: Vec<BoardReport>,
     /// Where its evidence lies.
     pub run_dir: PathBuf,
     /// The command that repeats it.
     pub repeat: String,
+}
+
+/// What came of a run on one board.
+#[derive(Debug, Clone)]
+pub struct BoardReport {
+    /// On what it ran.
+    pub setting: Setting,
+    /// Its suites, in their order.
+    pub suites: Vec<SuiteReport>,
 }
 
 /// On what a run ran: all that may explain why two runs differ.
@@ -103,9 +110,14 @@ impl HostFacts {
 }
 
 impl RunReport {
+    /// All suites on all boards.
+    pub fn suites(&self) -> impl Iterator<Item = &SuiteReport> + Clone {
+        self.boards.iter().flat_map(|board| &board.suites)
+    }
+
     /// The verdict over all suites.
     pub fn verdict(&self) -> Verdict {
-        Verdict::of(&self.suites)
+        Verdict::of(self.suites())
     }
 
     /// How long it took.
@@ -116,7 +128,7 @@ impl RunReport {
     /// The content of `report.json`.
     pub fn to_json(&self) -> Value {
         let verdict = self.verdict();
-        let suites: Vec<Value> = self.suites.iter().map(suite_json).collect();
+        let boards: Vec<Value> = self.boards.iter().map(board_json).collect();
         json!({
             "format": 1,
             "standin": env!("CARGO_PKG_VERSION"),
@@ -125,13 +137,22 @@ impl RunReport {
             "started": self.started,
             "ended": self.ended,
             "duration_ms": self.duration_ms(),
-            "setting": self.setting,
-            "counts": Counts::of(&self.suites),
+            "counts": Counts::of(self.suites()),
             "run_dir": self.run_dir,
             "repeat": self.repeat,
-            "suites": suites,
+            "boards": boards,
         })
     }
+}
+
+fn board_json(report: &BoardReport) -> Value {
+    let suites: Vec<Value> = report.suites.iter().map(suite_json).collect();
+    json!({
+        "setting": report.setting,
+        "verdict": Verdict::of(&report.suites),
+        "counts": Counts::of(&report.suites),
+        "suites": suites,
+    })
 }
 
 fn suite_json(suite: &SuiteReport) -> Value {

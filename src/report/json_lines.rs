@@ -3,7 +3,9 @@
 use std::io::Write;
 
 use serde::Serialize;
+use serde_json::json;
 
+use super::detail::Setting;
 use super::summary::Summary;
 use crate::suite::progress::Progress;
 
@@ -19,6 +21,11 @@ impl<W: Write> JsonLines<W> {
     /// Writes to `out`, which is stdout in all but tests.
     pub fn new(out: W) -> Self {
         Self { out, closed: false }
+    }
+
+    /// Tells on what the suites that follow run.
+    pub fn board(&mut self, setting: &Setting) {
+        self.write(&json!({ "type": "board-begins", "setting": setting }));
     }
 
     /// Tells one piece of news.

@@ -30,8 +30,9 @@ pub struct WriteError {
 }
 
 /// Writes all reports of a run into `dir`: `final-result.json` as leviathan's client does, and `report.json`.
+/// Leviathan's form knows no boards, so suites of several boards follow one another in it.
 pub fn write_all(dir: &Path, report: &RunReport) -> Result<(), WriteError> {
-    write_json(&dir.join("final-result.json"), &upstream::final_result(&report.suites, Timestamp::now()))?;
+    write_json(&dir.join("final-result.json"), &upstream::final_result(report.suites(), Timestamp::now()))?;
     write_json(&dir.join("report.json"), &report.to_json())
 }
 

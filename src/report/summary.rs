@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::detail::RunReport;
-use crate::suite::outcome::{Counts, Outcome, SuiteReport, TestReport, Verdict};
+use crate::suite::outcome::{Counts, Outcome, TestReport, Verdict};
 
 /// The end of a run; printed as a few lines, or as one JSON object.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -31,6 +31,8 @@ pub struct Summary {
 /// Where to look first.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct FirstFailure {
+    /// The board's slug.
+    pub board: String,
     /// The suite's title.
     pub suite: String,
     /// The test's title.
@@ -49,9 +51,9 @@ impl Summary {
         Self {
             verdict,
             exit_code: verdict.exit_code(),
-            counts: Counts::of(&report.suites),
+            counts: Counts::of(report.suites()),
             duration_ms: report.duration_ms(),
-            first_failure: first_failure(&report.suites, verdict),
+            first_failure: first_failure(report, verdict),
             run_dir: report.run_dir.clone(),
             repeat: report.repeat.clone(),
         }
@@ -74,7 +76,7 @@ impl fmt::Display for Summary {
         let seconds = self.duration_ms as f64 / 1000.0;
         write!(f, "{}: {tests} test{plural}: {} ({seconds:.1} s)", self.verdict.word(), parts.join(", "))?;
         if let Some(failure) = &self.first_failure {
-            write!(f, "\nfirst failure: {} / {}", failure.suite, failure.test)?;
+            write!(f, "\nfirst failure: {} / {} / {}", failure.board, failure.suite, failure.test)?;
             if let Some(step) = &failure.step {
                 write!(f, " / {step}")?;
             }
@@ -89,15 +91,19 @@ impl fmt::Display for Summary {
 }
 
 /// What a broken run broke on comes before what failed earlier: it is what has to be mended first.
-fn first_failure(suites: &[SuiteReport], verdict: Verdict) -> Option<FirstFailure> {
-    let mut tests = suites.iter().flat_map(|suite| suite.tests.iter().map(move |test| (suite, test)));
+fn first_failure(report: &RunReport, verdict: Verdict) -> Option<FirstFailure> {
+    let mut tests = report.boards.iter().flat_map(|board| {
+        let slug = &board.setting.board.slug;
+        board.suites.iter().flat_map(move |suite| suite.tests.iter().map(move |test| (slug, suite, test)))
+    });
     let broken = |test: &TestReport| matches!(test.outcome, Outcome::Broken { .. });
     let failed = |test: &TestReport| matches!(test.outcome, Outcome::Failed { .. });
-    let (suite, test) = tests.find(|(_, test)| match verdict {
+    let (slug, suite, test) = tests.find(|(_, _, test)| match verdict {
         Verdict::Broken => broken(test),
         _ => broken(test) || failed(test),
     })?;
     Some(FirstFailure {
+        board: slug.clone(),
         suite: suite.title.clone(),
         test: test.title.clone(),
         step: test.steps.last().map(|step| step.what.clone()),

@@ -2,7 +2,9 @@
 
 use std::io::Write;
 
+use super::detail::Setting;
 use super::summary::Summary;
+use crate::device::console::visible;
 use crate::suite::outcome::{Outcome, TestReport, Verdict};
 use crate::suite::progress::Progress;
 
@@ -32,6 +34,13 @@ impl<W: Write> Terminal<W> {
         Self { out, style, tests: 0, running: String::new() }
     }
 
+    /// Tells on what the suites that follow run.
+    pub fn board(&mut self, setting: &Setting) {
+        let player =
+            setting.accelerator.iter().fold(setting.backend.clone(), |words, more| words + ", " + more);
+        self.line(&format!("on {} ({player})", setting.board.slug));
+    }
+
     /// Tells one piece of news.
     pub fn show(&mut self, news: &Progress<'_>) {
         match news {
@@ -55,7 +64,8 @@ impl<W: Write> Terminal<W> {
 
     /// Tells the end.
     pub fn finish(&mut self, summary: &Summary) {
-        let text = summary.to_string();
+        let text: Vec<String> = summary.to_string().lines().map(harmless).collect();
+        let text = text.join("\n");
         let word = summary.verdict.word();
         let colour = match summary.verdict {
             Verdict::Passed => GREEN,
@@ -77,12 +87,12 @@ impl<W: Write> Terminal<W> {
         let word = self.coloured(colour, word);
         let seconds = test.duration_ms as f64 / 1000.0;
         let time = if test.started.is_some() { format!(" ({seconds:.1} s)") } else { String::new() };
-        self.line(&format!("{word}  {number}/{} {}{time}", self.tests, test.title));
+        self.line(&format!("{word}  {number}/{} {}{time}", self.tests, harmless(&test.title)));
         if let Some(step) = test.steps.last().filter(|_| test.outcome != Outcome::Passed) {
-            self.line(&format!("         at step: {}", step.what));
+            self.line(&format!("         at step: {}", harmless(&step.what)));
         }
         for line in test.outcome.message().unwrap_or_default().lines() {
-            self.line(&format!("         {line}"));
+            self.line(&format!("         {}", harmless(line)));
         }
     }
 
@@ -90,7 +100,7 @@ impl<W: Write> Terminal<W> {
     fn living_line(&mut self, step: &str) {
         let Some(columns) = self.style.columns else { return };
         let text = if step.is_empty() { self.running.clone() } else { format!("{}: {step}", self.running) };
-        let shown: String = text.chars().take(columns.saturating_sub(1)).collect();
+        let shown: String = harmless(&text).chars().take(columns.saturating_sub(1)).collect();
         self.write(&format!("{ERASE}{shown}"));
     }
 
@@ -107,6 +117,11 @@ impl<W: Write> Terminal<W> {
     fn coloured(&self, colour: &str, word: &str) -> String {
         if self.style.colour { format!("{colour}{word}{PLAIN}") } else { word.to_owned() }
     }
+}
+
+/// A line in which nothing that a DUT or a suite says can move the cursor or change colours.
+fn harmless(line: &str) -> String {
+    visible(line.as_bytes())
 }
 
 /// Back to the start of the line, and nothing on it (ECMA-48, EL).

@@ -12,8 +12,8 @@ use serde_json::{Map, Value, json};
 use crate::suite::outcome::{Outcome, SuiteReport};
 
 /// The whole file: one object for each suite.
-pub fn final_result(suites: &[SuiteReport], now: Timestamp) -> Value {
-    suites.iter().map(|suite| summary(suite, now)).collect()
+pub fn final_result<'r>(suites: impl IntoIterator<Item = &'r SuiteReport>, now: Timestamp) -> Value {
+    suites.into_iter().map(|suite| summary(suite, now)).collect()
 }
 
 /// The object of one suite, which leviathan also writes as `test-summary.json`.

@@ -54,7 +54,7 @@ pub async fn run(
         suite,
         options,
         values: values(suite, &device.board, options.image),
-        heed_from: device.events.len(),
+        heed_from: after_last_fault(&device.events.since(0)),
         device,
     };
     let mut ended: Option<String> = None;
@@ -142,7 +142,7 @@ impl Runner<'_> {
             heed_from: self.heed_from,
             acted_at: first_event,
             evidence: Vec::new(),
-            prefix: format!("test-{number}"),
+            prefix: format!("{}-{number}", file_name(&self.suite.title)),
         };
         let mut steps = Vec::new();
         let mut outcome = Outcome::Passed;
@@ -221,6 +221,19 @@ fn values(suite: &Suite, board: &Board, image: Option<&Image>) -> Values {
         values.insert("image.bytes".to_owned(), image.bytes.to_string());
     }
     values
+}
+
+/// Where the events begin that still say something about the DUT.
+fn after_last_fault(events: &[Event]) -> usize {
+    events.iter().rev().find(|event| event.kind.lab_fault().is_some()).map_or(0, |event| event.id + 1)
+}
+
+/// A title as the beginning of file names: lower case, and `-` for what is neither letter nor digit.
+fn file_name(title: &str) -> String {
+    let plain = |character: char| {
+        if character.is_ascii_alphanumeric() { character.to_ascii_lowercase() } else { '-' }
+    };
+    title.chars().map(plain).collect()
 }
 
 fn lab_fault(events: &[Event]) -> Option<String> {

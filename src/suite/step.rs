@@ -314,6 +314,10 @@ impl Bench<'_> {
     /// The console, for reading: a wait on it ends early once nothing more can come.
     fn console(&mut self) -> Result<&mut Console, StepError> {
         let events = self.device.events.clone();
+        // A power-off is heeded by the wait itself, after the last words have been searched.
+        if self.device.power_state() == PowerState::Off && events.is_empty() {
+            return Err(StepError::Failed("the console is silent: the DUT was never switched on".to_owned()));
+        }
         let console = self.device.console()?;
         console.heed(&events, self.heed_from);
         Ok(console)

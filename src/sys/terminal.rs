@@ -7,6 +7,21 @@ use std::io::{self, IsTerminal, Stdin};
 
 use nix::sys::termios::{self, OutputFlags, SetArg, Termios};
 
+nix::ioctl_read_bad!(
+    /// The size of a terminal's window; see ioctl_tty(2).
+    window_size,
+    nix::libc::TIOCGWINSZ,
+    nix::libc::winsize
+);
+
+/// How many columns the terminal of standard error has; `None` if it is none or does not say.
+pub fn columns() -> Option<usize> {
+    let mut size = nix::libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: TIOCGWINSZ writes one `winsize` through the pointer, which is valid for that; see ioctl_tty(2).
+    unsafe { window_size(nix::libc::STDERR_FILENO, &mut size) }.ok()?;
+    Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
+}
+
 /// A terminal that passes keys on as they are typed.
 #[derive(Debug)]
 pub struct RawTerminal {

@@ -16,6 +16,10 @@ pub struct Pattern {
     text_length: Option<usize>,
 }
 
+/// How far the match of a regular expression may reach back into bytes that were searched before it was whole.
+/// Without a limit, every piece of a flood would cost a search of all of it.
+const REGEX_REACH: usize = 64 << 10;
+
 /// What a [`Pattern`] found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Match {
@@ -44,7 +48,7 @@ impl Pattern {
     ///
     /// A match that ends with the last byte seen may still grow, as `[0-9]+` does while a number is coming in; a
     /// wait takes it once the console pauses. Let an expression end with what stands behind, such as `$` after
-    /// a whole line, to be independent of pauses.
+    /// a whole line, to be independent of pauses. A match longer than 64 KiB may be missed.
     pub fn regex(source: &str) -> Result<Self, regex::Error> {
         let regex = RegexBuilder::new(source).multi_line(true).crlf(true).build()?;
         Ok(Self { shown: format!("regex `{source}`"), regex, text_length: None })
@@ -61,9 +65,10 @@ impl Pattern {
         self.regex.is_match(text.as_bytes())
     }
 
-    /// The first match, and where it begins and ends in `bytes`.
-    pub(super) fn find(&self, bytes: &[u8]) -> Option<Found> {
-        let captures = self.regex.captures(bytes)?;
+    /// The first match that begins at `from` or later, and where it begins and ends in `bytes`. What stands before
+    /// `from` says whether a line begins there.
+    pub(super) fn find(&self, bytes: &[u8], from: usize) -> Option<Found> {
+        let captures = self.regex.captures_at(bytes, from)?;
         let whole = captures.get_match();
         let (start, end) = (whole.start(), whole.end());
         let settled = self.text_length.is_some() || end < bytes.len();
@@ -72,7 +77,8 @@ impl Pattern {
 
     /// How many bytes, out of `searched` without a match, need not be searched again.
     pub(super) fn ruled_out(&self, searched: usize) -> usize {
-        self.text_length.map_or(0, |length| searched.saturating_sub(length.saturating_sub(1)))
+        let reach = self.text_length.map_or(REGEX_REACH, |length| length.saturating_sub(1));
+        searched.saturating_sub(reach)
     }
 
     fn read(&self, captures: &Captures<'_>) -> Match {
@@ -108,13 +114,15 @@ mod tests {
 
     #[test]
     fn a_text_is_not_read_as_an_expression() {
-        assert!(Pattern::text("a.c").find(b"abc a.c").is_some_and(|found| found.start == 4 && found.settled));
+        assert!(
+            Pattern::text("a.c").find(b"abc a.c", 0).is_some_and(|found| found.start == 4 && found.settled)
+        );
     }
 
     #[test]
     fn a_line_ends_before_its_carriage_return() {
         let pattern = Pattern::regex("^address (?<ip>.*)$").unwrap();
-        let found = pattern.find(b"boot\r\naddress 10.0.2.15\r\n").unwrap();
+        let found = pattern.find(b"boot\r\naddress 10.0.2.15\r\n", 0).unwrap();
         assert_eq!(found.matched.group("ip"), Some("10.0.2.15"));
         assert_eq!(found.matched.group("1"), Some("10.0.2.15"));
         assert!(
@@ -124,7 +132,7 @@ mod tests {
 
     #[test]
     fn a_regex_match_that_touches_the_last_byte_is_not_settled() {
-        assert!(!Pattern::regex("[0-9]+").unwrap().find(b"status 12").unwrap().settled);
+        assert!(!Pattern::regex("[0-9]+").unwrap().find(b"status 12", 0).unwrap().settled);
     }
 
     #[test]
@@ -132,5 +140,13 @@ mod tests {
         assert_eq!(Pattern::text("ready").ruled_out(100), 96);
         assert_eq!(Pattern::text("ready").ruled_out(2), 0);
         assert_eq!(Pattern::regex("r.*y").unwrap().ruled_out(100), 0);
+        assert_eq!(Pattern::regex("r.*y").unwrap().ruled_out(REGEX_REACH + 1), 1);
+    }
+
+    #[test]
+    fn a_line_does_not_begin_where_the_search_does() {
+        let pattern = Pattern::regex("^ready").unwrap();
+        assert!(pattern.find(b"not ready", 4).is_none());
+        assert!(pattern.find(b"now\nready", 4).is_some() && pattern.find(b"ready", 0).is_some());
     }
 }

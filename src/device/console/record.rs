@@ -30,7 +30,8 @@ pub(super) struct Record {
     whole: File,
     power_ons: u32,
     section: Option<Section>,
-    section_start: u64,
+    /// Where this power-on begins in the transcript.
+    pub section_start: u64,
     last_byte: Option<Instant>,
     log_error: Option<io::Error>,
 }

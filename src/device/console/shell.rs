@@ -18,6 +18,16 @@ const POKE_AT_MOST: Duration = Duration::from_secs(24);
 /// less; what only looked like a prompt never does.
 const PROVED_WITHIN: Duration = Duration::from_secs(10);
 
+/// What getty and login ask and say.
+const LOGIN_PROMPTS: &str =
+    r"(?<refused>[Ll]ogin incorrect)|(?<login>login: ?\z)|(?<password>[Pp]assword: ?\z)";
+/// The end of a shell's prompt; colours, and busybox asking where the cursor is, may follow it.
+const SHELL_PROMPT: &str = r"(?<shell>[#$] (?:\x1b\[[0-9;?]*[A-Za-z])*\z)";
+/// The key that interrupts a command.
+const CTRL_C: &[u8] = b"\x03";
+/// How long a shell may take to be back after it. What is typed sooner may still be read by the command.
+const INTERRUPTED_WITHIN: Duration = Duration::from_secs(1);
+
 /// What a command said, and how it ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommandOutput {
@@ -33,7 +43,27 @@ impl Console {
     /// The typed line is `echo TOKEN $?; COMMAND; echo TOKEN $?` with a random token. The output stands between
     /// the two lines on which the token is followed by digits; the echo of the typed line is never taken for
     /// one, however a terminal wraps it, because it says `$?`. What the kernel prints meanwhile is part of it.
+    ///
+    /// A command that has not ended by the deadline gets a Ctrl-C, so that the next one finds a shell again.
+    /// Cancelled, it leaves the command running.
     pub async fn run(&mut self, command: &str, deadline: Deadline) -> Result<CommandOutput, ConsoleError> {
+        let output = self.run_to_its_end(command, deadline).await;
+        if matches!(output, Err(ConsoleError::NotSeen { .. })) {
+            // That the command did not end is the news; without a prompt the next command tells the rest.
+            let soon = Deadline::after(INTERRUPTED_WITHIN);
+            if self.send_keys(CTRL_C, soon).await.is_ok() {
+                let prompt = Pattern::regex(SHELL_PROMPT).expect("the expression is fixed");
+                let _ = self.wait_for(&prompt, soon).await;
+            }
+        }
+        output
+    }
+
+    async fn run_to_its_end(
+        &mut self,
+        command: &str,
+        deadline: Deadline,
+    ) -> Result<CommandOutput, ConsoleError> {
         if command.trim().is_empty() || command.contains(['\n', '\r']) {
             return Err(ConsoleError::NotOneLine { command: command.escape_debug().to_string() });
         }
@@ -68,14 +98,8 @@ impl Console {
     /// Enter, so that a prompt that was lost is shown again; each press is the end of a bounded wait. A DUT that
     /// has said nothing at all since its power-on is left alone: it has no prompt to lose yet.
     pub async fn log_in(&mut self, login: &Login, deadline: Deadline) -> Result<(), ConsoleError> {
-        let prompts = Pattern::regex(concat!(
-            r"(?<refused>[Ll]ogin incorrect)",
-            r"|(?<login>login: ?\z)",
-            r"|(?<password>[Pp]assword: ?\z)",
-            // Colours, and busybox asking where the cursor is, may follow a shell's prompt.
-            r"|(?<shell>[#$] (?:\x1b\[[0-9;?]*[A-Za-z])*\z)",
-        ))
-        .expect("the expression is fixed");
+        let prompts =
+            Pattern::regex(&format!("{LOGIN_PROMPTS}|{SHELL_PROMPT}")).expect("the expression is fixed");
         self.step_back_to_prompt();
         let mut poke_after = POKE_AFTER;
         loop {

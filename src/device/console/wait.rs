@@ -155,15 +155,19 @@ impl Console {
     /// Looks once for a match from `from` on, and moves `from` over what need not be searched again.
     fn look(&self, wanted: &Pattern, from: &mut u64) -> Option<(Found, u64)> {
         let record = self.line.record();
-        let bytes = record.transcript.since(*from);
+        // The whole of this power-on, for the pattern wants to know what stands before the place it searches from.
+        let bytes = record.transcript.since(record.section_start.min(*from));
         let start = record.transcript.end() - bytes.len() as u64;
+        let searched_from =
+            usize::try_from(from.saturating_sub(start)).unwrap_or(usize::MAX).min(bytes.len());
         let lost_bytes = record.transcript.lost_since(*from);
         if lost_bytes > 0 {
             tracing::warn!(lost_bytes, "console output fell out of the memory before it was searched");
         }
-        let found = wanted.find(bytes);
+        let found = wanted.find(bytes, searched_from);
         if found.is_none() {
-            *from = start + wanted.ruled_out(bytes.len()) as u64;
+            let ruled_out = wanted.ruled_out(bytes.len()).max(searched_from);
+            *from = start + ruled_out as u64;
         }
         found.map(|found| (found, start))
     }

@@ -1,0 +1,374 @@
+//! `standin test`: suites on boards, and what is known of each afterwards.
+//!
+//! Everything that can be wrong with what was asked is found before anything is started. Then each suite gets a
+//! device of its own on each board, off and blank, and the whole run one directory.
+
+use std::collections::HashMap;
+use std::io::{self, IsTerminal};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+use super::place::{AcceleratorOption, BackendOption};
+use super::{CliError, Context, Exit, interrupt, up};
+use crate::board::Board;
+use crate::device::Device;
+use crate::io::image::Image;
+use crate::lab::player::{self, Chosen};
+use crate::lab::{Places, open_stand_in};
+use crate::report::detail::{BoardReport, HostFacts, RunReport, Setting};
+use crate::report::json_lines::JsonLines;
+use crate::report::summary::{Summary, shell_line};
+use crate::report::terminal::{Style, Terminal};
+use crate::report::write_all;
+use crate::suite::outcome::{Outcome, SuiteReport, TestReport};
+use crate::suite::progress::Progress;
+use crate::suite::run::{Options, run as run_suite};
+use crate::suite::{ImageChoice, Suite, builtin};
+use crate::sys::run_dir::RunDir;
+
+/// Runs suites on boards.
+///
+/// Exit codes: 0 all passed, 1 a test failed, 2 usage or configuration, 3 the lab broke, 4 nothing was run, 130
+/// interrupted.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Suites: files, or the name of a built-in one, such as `smoke`
+    #[arg(required = true, value_name = "SUITE")]
+    suites: Vec<String>,
+    /// The board to run on; may be given several times
+    #[arg(long = "board", value_name = "SLUG", required = true)]
+    boards: Vec<String>,
+    /// The image that suites flash, raw or gzip, instead of their own; `selftest` is the built-in one
+    #[arg(long, value_name = "FILE")]
+    image: Option<PathBuf>,
+    /// Whether the stand-in or the real board is the DUT
+    #[arg(long, value_enum, default_value = "auto")]
+    backend: BackendOption,
+    /// What executes the stand-in's instructions
+    #[arg(long, value_enum, default_value = "auto")]
+    accelerator: AcceleratorOption,
+    /// Folder for the reports and the evidence; made if it is not there
+    #[arg(long, value_name = "DIR")]
+    report: Option<PathBuf>,
+    /// Give a variable of the suites another value
+    #[arg(long, value_name = "NAME=VALUE", value_parser = name_and_value)]
+    set: Vec<(String, String)>,
+    /// End a suite at its first failure, whatever it says itself
+    #[arg(long)]
+    fail_fast: bool,
+    /// Make this TCP port of the DUT reachable for programs of the suites; may be given several times
+    #[arg(long, value_name = "PORT")]
+    forward: Vec<u16>,
+    /// One JSON object per line on stdout, the last one the summary
+    #[arg(long)]
+    json: bool,
+    /// Print QEMU's command line for each board, flashed with the first suite's image, and run nothing
+    #[arg(long)]
+    print_qemu_args: bool,
+}
+
+fn name_and_value(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+/// A board that is going to be the DUT, and who plays it.
+struct Cast {
+    board: Arc<Board>,
+    chosen: Chosen,
+}
+
+pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
+    let started = Timestamp::now();
+    let suites = read_suites(&args)?;
+    let casts = cast(&args, context).await?;
+    let run = RunDir::create(&context.place.host().runs).map_err(CliError::broken)?;
+    let outcome = perform(&args, started, &suites, &casts, &run).await;
+    if matches!(outcome, Ok(Exit::Failed | Exit::Broken | Exit::Interrupted)) {
+        run.keep_evidence().map_err(CliError::broken)?;
+    } else {
+        run.remove().map_err(CliError::broken)?;
+    }
+    outcome
+}
+
+async fn perform(
+    args: &Args,
+    started: Timestamp,
+    suites: &[Suite],
+    casts: &[Cast],
+    run: &RunDir,
+) -> Result<Exit, CliError> {
+    let images = open_images(args, suites, casts, &run.scratch())?;
+    if args.print_qemu_args {
+        print_qemu_args(args, suites, casts, &images, run).await?;
+        return Ok(Exit::Passed);
+    }
+    let cancel = interrupt::listen().map_err(CliError::broken)?;
+    let mut show = Show::new(args.json);
+    let mut boards = Vec::new();
+    for cast in casts {
+        let mut setting = setting_of(cast)?;
+        if let Some(image) = suites.iter().find_map(|suite| images.of(args, suite)) {
+            setting.image = Some(image.into());
+        }
+        if let Some(remark) = &cast.chosen.remark {
+            eprintln!("{remark}");
+        }
+        show.board(&setting);
+        let mut reports = Vec::new();
+        for (index, suite) in suites.iter().enumerate() {
+            let name = format!("{}/{}-{}", cast.board.slug, index + 1, file_name(&suite.source));
+            let hold = Hold { args, cast, run, name, image: images.of(args, suite), cancel: cancel.clone() };
+            reports.push(hold.run(suite, &mut show).await?);
+        }
+        boards.push(BoardReport { setting, suites: reports });
+    }
+    let report = RunReport {
+        started,
+        ended: Timestamp::now(),
+        boards,
+        run_dir: run.path().to_owned(),
+        repeat: shell_line(std::env::args().collect::<Vec<_>>().iter().map(String::as_str)),
+    };
+    write_all(run.path(), &report).map_err(CliError::broken)?;
+    if let Some(dir) = &args.report {
+        copy_evidence(run.path(), dir)
+            .map_err(|source| CliError::broken(CopyError { dir: dir.clone(), source }))?;
+    }
+    show.finish(&Summary::of(&report), args.report.as_deref());
+    Ok(report.verdict().into())
+}
+
+/// One suite on one board, from opening the device to closing it.
+struct Hold<'a> {
+    args: &'a Args,
+    cast: &'a Cast,
+    run: &'a RunDir,
+    /// Its folder in the run directory.
+    name: String,
+    image: Option<&'a Image>,
+    cancel: watch::Receiver<bool>,
+}
+
+impl Hold<'_> {
+    async fn run(&self, suite: &Suite, show: &mut Show) -> Result<SuiteReport, CliError> {
+        let evidence = self.run.path().join(&self.name);
+        let scratch = self.run.scratch().join(&self.name);
+        let places = Places::create(&evidence, &scratch).map_err(CliError::broken)?;
+        let mut device = self.open(&places)?;
+        let options = Options {
+            image: self.image,
+            fail_fast: self.args.fail_fast.then_some(true),
+            run_dir: &evidence,
+            scratch: &scratch,
+            backend: BACKEND,
+            cancel: self.cancel.clone(),
+        };
+        let mut report =
+            run_suite(suite, &mut device, &options, &mut |news: Progress<'_>| show.news(&news)).await;
+        for file in report.tests.iter_mut().flat_map(|test| &mut test.evidence) {
+            *file = Path::new(&self.name).join(&file);
+        }
+        if let Err(error) = device.close().await {
+            report.tests.push(not_closed(super::error::chain(&error)));
+        }
+        std::fs::remove_dir_all(&scratch).map_err(CliError::broken)?;
+        Ok(report)
+    }
+
+    fn open(&self, places: &Places) -> Result<Device, CliError> {
+        let (board, player) = (self.cast.board.clone(), self.cast.chosen.player.clone());
+        open_stand_in(board, player, places, self.args.forward.clone()).map_err(CliError::broken)
+    }
+}
+
+/// A device that does not close is a lab that broke, after the last test.
+fn not_closed(reason: String) -> TestReport {
+    TestReport::without_run("closing the device", Outcome::Broken { reason })
+}
+
+/// What reports call a DUT that QEMU plays.
+const BACKEND: &str = "stand-in";
+
+fn read_suites(args: &Args) -> Result<Vec<Suite>, CliError> {
+    let mut suites = Vec::new();
+    for source in &args.suites {
+        suites.push(builtin::find(source).map_err(|error| {
+            let error = CliError::usage(error);
+            if Path::new(source).exists() { error } else { error.hint(built_in_names()) }
+        })?);
+    }
+    for (name, value) in &args.set {
+        let mut known = false;
+        for suite in &mut suites {
+            known |= suite.set(name, value).is_ok();
+        }
+        if !known {
+            return Err(CliError::usage(format!("no suite has a variable `{name}`")));
+        }
+    }
+    Ok(suites)
+}
+
+fn built_in_names() -> String {
+    format!("a suite is a file, or built in: {}", builtin::names().collect::<Vec<_>>().join(", "))
+}
+
+/// The boards, and who plays each; all of them, before anything is started.
+async fn cast(args: &Args, context: &Context) -> Result<Vec<Cast>, CliError> {
+    if args.backend == BackendOption::Physical {
+        let error = CliError::usage("there is no bench: this version of standin drives stand-ins only");
+        return Err(error.hint("`--backend virtual` runs on the stand-in"));
+    }
+    let catalog = context.catalog()?;
+    let boards = args.boards.iter().map(|slug| catalog.board(slug)).collect::<Result<Vec<_>, _>>()?;
+    let host = context.place.host();
+    let mut casts = Vec::new();
+    for board in boards {
+        let chosen = player::choose(&board, &host, args.accelerator.into()).await?;
+        casts.push(Cast { board, chosen });
+    }
+    Ok(casts)
+}
+
+/// The images of a run, each opened once.
+struct Images(HashMap<PathBuf, Image>);
+
+impl Images {
+    fn of(&self, args: &Args, suite: &Suite) -> Option<&Image> {
+        self.0.get(&image_of(args, suite)?)
+    }
+}
+
+/// The image that a suite flashes: the user's, or else its own.
+fn image_of(args: &Args, suite: &Suite) -> Option<PathBuf> {
+    args.image.clone().or_else(|| {
+        suite.image.as_ref().map(|choice| match choice {
+            ImageChoice::Selftest => PathBuf::from(SELFTEST),
+            ImageChoice::File(path) => path.clone(),
+        })
+    })
+}
+
+const SELFTEST: &str = "selftest";
+
+fn open_images(args: &Args, suites: &[Suite], casts: &[Cast], scratch: &Path) -> Result<Images, CliError> {
+    let mut images = HashMap::new();
+    for suite in suites {
+        let Some(name) = image_of(args, suite) else {
+            if suite.wants_image() {
+                let error =
+                    CliError::usage(format!("suite `{}` flashes an image, and names none", suite.source));
+                return Err(error.hint("name one with --image FILE"));
+            }
+            continue;
+        };
+        for cast in casts {
+            let medium = cast.board.flash_medium();
+            if !images.contains_key(&name) {
+                let folder = scratch.join(format!("image-{}", images.len()));
+                std::fs::create_dir_all(&folder).map_err(CliError::broken)?;
+                images.insert(name.clone(), up::open_image(&name, &folder)?);
+            }
+            images[&name].check_fits(&medium.name, medium.size.0)?;
+        }
+    }
+    Ok(Images(images))
+}
+
+async fn print_qemu_args(
+    args: &Args,
+    suites: &[Suite],
+    casts: &[Cast],
+    images: &Images,
+    run: &RunDir,
+) -> Result<(), CliError> {
+    for cast in casts {
+        let dir = run.scratch().join(&cast.board.slug);
+        let places = Places::create(&dir, &dir).map_err(CliError::broken)?;
+        let image = suites.iter().find_map(|suite| images.of(args, suite));
+        up::print_qemu_args(&cast.board, &cast.chosen, &places, image, &args.forward).await?;
+    }
+    Ok(())
+}
+
+fn setting_of(cast: &Cast) -> Result<Setting, CliError> {
+    Ok(Setting {
+        board: cast.board.as_ref().into(),
+        backend: BACKEND.to_owned(),
+        accelerator: Some(cast.chosen.player.accelerator.name().to_owned()),
+        qemu: Some(cast.chosen.qemu_version.clone()),
+        image: None,
+        host: HostFacts::here().map_err(CliError::broken)?,
+    })
+}
+
+/// The last part of a suite's path without its end, as a folder's name.
+fn file_name(source: &str) -> String {
+    let stem = Path::new(source).file_stem().unwrap_or_default().to_string_lossy();
+    stem.chars().map(|letter| if letter.is_alphanumeric() || letter == '-' { letter } else { '_' }).collect()
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write report folder {dir}")]
+struct CopyError {
+    dir: PathBuf,
+    source: io::Error,
+}
+
+/// Copies everything but scratch and locks; files of an older report with the same names are replaced.
+fn copy_evidence(from: &Path, to: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let (path, name) = (entry.path(), entry.file_name());
+        if path.is_dir() && name != "scratch" {
+            copy_evidence(&path, &to.join(name))?;
+        } else if path.is_file() && name != "lock" {
+            std::fs::copy(&path, to.join(name))?;
+        }
+    }
+    Ok(())
+}
+
+/// Who is told of the run: people on stderr, and programs on stdout if they asked.
+struct Show {
+    terminal: Option<Terminal<io::Stderr>>,
+    json: Option<JsonLines<io::Stdout>>,
+}
+
+impl Show {
+    fn new(json: bool) -> Self {
+        let on_terminal = io::stderr().is_terminal();
+        let colour = on_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        let columns = on_terminal.then(crate::sys::terminal::columns).flatten();
+        match json {
+            true => Self { terminal: None, json: Some(JsonLines::new(io::stdout())) },
+            false => {
+                Self { terminal: Some(Terminal::new(io::stderr(), Style { columns, colour })), json: None }
+            }
+        }
+    }
+
+    fn board(&mut self, setting: &Setting) {
+        self.terminal.iter_mut().for_each(|terminal| terminal.board(setting));
+        self.json.iter_mut().for_each(|json| json.board(setting));
+    }
+
+    fn news(&mut self, news: &Progress<'_>) {
+        self.terminal.iter_mut().for_each(|terminal| terminal.show(news));
+        self.json.iter_mut().for_each(|json| json.show(news));
+    }
+
+    fn finish(&mut self, summary: &Summary, report: Option<&Path>) {
+        self.terminal.iter_mut().for_each(|terminal| terminal.finish(summary));
+        self.json.iter_mut().for_each(|json| json.finish(summary));
+        if let Some(dir) = report {
+            eprintln!("report: {}", dir.join("report.json").display());
+        }
+    }
+}
