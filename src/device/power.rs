@@ -15,6 +15,7 @@ use crate::deadline::Deadline;
 use crate::event::{EventKind, EventLog, Origin};
 use crate::qemu::arguments::{Accelerator, FirmwareFiles, Launch, arguments};
 use crate::qemu::boot_rom::{self, BootRomError, Model};
+use crate::qemu::firmware::FlashFormat;
 use crate::qemu::machine::{Machine, MachineError, Start, SystemState, shell_words};
 use crate::sys::serial_line::SerialLine;
 
@@ -42,6 +43,8 @@ pub enum InstalledFirmware {
         code: PathBuf,
         /// The variables of a board that has never run.
         variables: PathBuf,
+        /// The format of both.
+        format: FlashFormat,
     },
     /// One image in place of the machine's own firmware.
     Image(PathBuf),
@@ -287,14 +290,14 @@ impl Power {
     /// anew each time.
     async fn firmware(&self, storage: &Storage) -> Result<FirmwareFiles, PowerError> {
         match &self.player.firmware {
-            InstalledFirmware::Uefi { code, variables } => {
+            InstalledFirmware::Uefi { code, variables, format } => {
                 let own = self.variables();
                 if !own.exists() {
                     tokio::fs::copy(variables, &own)
                         .await
                         .map_err(|source| PowerError::Firmware { path: own.clone(), source })?;
                 }
-                Ok(FirmwareFiles::Uefi { code: code.clone(), variables: own })
+                Ok(FirmwareFiles::Uefi { code: code.clone(), variables: own, format: *format })
             }
             InstalledFirmware::Image(path) => Ok(FirmwareFiles::Image(path.clone())),
             InstalledFirmware::None => match raspberry_pi(self.board.qemu.firmware) {

@@ -12,7 +12,7 @@ use crate::deadline::Deadline;
 use crate::device::power::{InstalledFirmware, Player};
 use crate::qemu::arguments::Accelerator;
 use crate::qemu::binary::{self, BinaryError, Inventory};
-use crate::qemu::firmware::{self, FirmwareError, FlashFormat};
+use crate::qemu::firmware::{self, FirmwareError};
 
 /// Where things are on this host. The doors read the environment; nobody else does.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,12 +58,6 @@ pub enum PlayerError {
     /// There is no firmware for it.
     #[error(transparent)]
     Firmware(#[from] FirmwareError),
-    /// Its firmware is packaged in a way that standin does not start from.
-    #[error("UEFI firmware {path} is not a raw image")]
-    FirmwareFormat {
-        /// The firmware's code.
-        path: PathBuf,
-    },
     /// This QEMU is too old, or built without it.
     #[error("QEMU {version} ({program}) has no machine `{machine}`")]
     NoMachine {
@@ -94,7 +88,6 @@ impl PlayerError {
             Self::NoMachine { .. } => {
                 Some("a newer QEMU may have it; `standin doctor` shows what there is".to_owned())
             }
-            Self::FirmwareFormat { .. } => None,
         }
     }
 }
@@ -142,10 +135,8 @@ fn installed_firmware(board: &Board, host: &Host) -> Result<InstalledFirmware, P
         Firmware::Uefi => {
             let folders = firmware::descriptor_folders(host.config.as_deref());
             let found = firmware::find_uefi(&folders, board.arch, &board.qemu.machine)?;
-            if found.format != FlashFormat::Raw {
-                return Err(PlayerError::FirmwareFormat { path: found.code });
-            }
-            Ok(InstalledFirmware::Uefi { code: found.code, variables: found.vars_template })
+            let (code, variables, format) = (found.code, found.vars_template, found.format);
+            Ok(InstalledFirmware::Uefi { code, variables, format })
         }
         Firmware::UBoot => {
             Ok(InstalledFirmware::Image(firmware::find_u_boot(&firmware::u_boot_folders(), board.arch)?))

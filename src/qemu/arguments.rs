@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::firmware::FlashFormat;
 use crate::board::{
     Arch, Attachment, Board, Firmware, KeyboardSocket, NetworkDevice, ScreenDevice, Watchdog,
 };
@@ -58,6 +59,8 @@ pub enum FirmwareFiles {
         code: PathBuf,
         /// The board's variables, written by the firmware.
         variables: PathBuf,
+        /// The format of both.
+        format: FlashFormat,
     },
     /// One image in place of the machine's own firmware, such as U-Boot.
     Image(PathBuf),
@@ -155,9 +158,10 @@ pub fn cpu_model(board: &Board, accelerator: Accelerator) -> Option<&str> {
 fn firmware(args: &mut Arguments, files: &FirmwareFiles) {
     match files {
         FirmwareFiles::BuiltIn => {}
-        FirmwareFiles::Uefi { code, variables } => {
-            let chip =
-                |path: &Path, more: &str| format!("if=pflash,format=raw,file={}{more}", comma_safe(path));
+        FirmwareFiles::Uefi { code, variables, format } => {
+            let chip = |path: &Path, more: &str| {
+                format!("if=pflash,format={},file={}{more}", format.qemu_name(), comma_safe(path))
+            };
             args.option("-drive", chip(code, ",readonly=on"));
             args.option("-drive", chip(variables, ""));
         }
