@@ -23,14 +23,18 @@ pub extern "C" fn start(image: usize) -> ! {
     unsafe { heap::begin((image + HEAP_OFFSET) as *mut u8) };
     // As in `boot/bare_aarch64.rs`.
     let bare = if image >> 30 == 0 { Bare::RaspberryPi3 } else { Bare::Virt };
+    bare.let_timer_wake_us();
     match bare {
-        Bare::RaspberryPi3 => serial::use_raspberry_pi(),
-        Bare::Virt => pci::begin_at(VIRT_PCI_CONFIGURATION),
+        Bare::RaspberryPi3 => {
+            park_other_cores();
+            serial::use_raspberry_pi();
+        }
+        Bare::Virt => {
+            pci::begin_at(VIRT_PCI_CONFIGURATION);
+            place_devices();
+        }
     }
     serial::begin();
-    if matches!(bare, Bare::Virt) {
-        place_devices();
-    }
     crate::run(Firmware::Bare(bare))
 }
 
@@ -39,6 +43,9 @@ const VIRT_PCI_CONFIGURATION: usize = 0x40_1000_0000;
 /// `VIRT_PCIE_MMIO`.
 const VIRT_PCI_WINDOW: u32 = 0x1000_0000;
 
+/// How often a resting CPU looks around: each 2 ms.
+const RESTS_PER_SECOND: u64 = 500;
+
 /// The boards.
 pub enum Bare {
     RaspberryPi3,
@@ -46,6 +53,21 @@ pub enum Bare {
 }
 
 impl Bare {
+    /// Connects the timer's interrupt to the CPU.
+    fn let_timer_wake_us(&self) {
+        let registers: &[(usize, u32)] = match self {
+            // "BCM2836 ARM-local peripherals", section 4.6: core 0's timer interrupt control.
+            Bare::RaspberryPi3 => &[(0x4000_0040, 1 << 1)],
+            // The timer is interrupt 30 of the GICv2 (`VIRT_GIC_DIST`, `VIRT_GIC_CPU`): enable the
+            // distributor, the interrupt, the CPU's interface, and all priorities there.
+            Bare::Virt => &[(0x0800_0000, 1), (0x0800_0100, 1 << 30), (0x0801_0000, 1), (0x0801_0004, 0xff)],
+        };
+        for (register, value) in registers {
+            // SAFETY: the registers exist on this board.
+            unsafe { ptr::write_volatile(*register as *mut u32, *value) };
+        }
+    }
+
     /// The card, or the first virtio disk that carries this image.
     pub fn open_disk(&self) -> Result<Disk, Reason> {
         match self {
@@ -68,9 +90,23 @@ impl Bare {
         }
     }
 
-    /// Lets a little time go by. Nothing would wake us, so the CPU stays busy.
+    /// Sleeps until the timer's interrupt is pending. It is let through nowhere, so it needs no
+    /// handler: setting the timer anew takes it back.
     pub fn rest(&self) {
-        core::hint::spin_loop();
+        // SAFETY: the timer is ours, and nothing but this waits for it.
+        unsafe {
+            asm!(
+                "mrs {ticks}, cntfrq_el0",
+                "udiv {ticks}, {ticks}, {rate}",
+                "msr cntp_tval_el0, {ticks}",
+                "msr cntp_ctl_el0, {on}",
+                "isb",
+                "wfi",
+                "msr cntp_ctl_el0, xzr",
+                ticks = out(reg) _, rate = in(reg) RESTS_PER_SECOND, on = in(reg) 1_u64,
+                options(nomem, nostack),
+            );
+        }
     }
 
     pub fn power_off(&self) -> ! {
@@ -87,6 +123,21 @@ impl Bare {
             Bare::Virt => psci(0x8400_0009),
         }
     }
+}
+
+/// Sends the Raspberry Pi's other cores from a busy loop, in which QEMU has them wait for a place
+/// to go to, into a sleep. The places are those of `hw/arm/raspi.c`, `SPINTABLE_ADDR`.
+fn park_other_cores() {
+    const PLACES: [usize; 3] = [0xe0, 0xe8, 0xf0];
+    unsafe extern "C" {
+        fn parked();
+    }
+    for place in PLACES {
+        // SAFETY: the memory below the image is ours, and the cores run nothing else.
+        unsafe { ptr::write_volatile(place as *mut u64, parked as *const () as u64) };
+    }
+    // SAFETY: only wakes them.
+    unsafe { asm!("dsb sy", "sev", options(nostack)) };
 }
 
 /// Gives each device on bus 0 a place for each of its memory windows.

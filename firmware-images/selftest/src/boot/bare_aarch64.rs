@@ -122,6 +122,12 @@ bare_entry:
     mov x0, x8
     bl {start}
 
+    // Where the other cores sleep for ever.
+    .globl parked
+parked:
+    wfi
+    b parked
+
     .section .bss.boot, "aw", @nobits
     .balign 4096
 first_level: .skip 4096
