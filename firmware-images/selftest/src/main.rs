@@ -22,6 +22,8 @@ mod disk;
 mod fault;
 mod firmware;
 mod heap;
+#[cfg(target_arch = "x86_64")]
+mod high_windows;
 mod image;
 #[cfg(target_arch = "x86_64")]
 mod interrupts;

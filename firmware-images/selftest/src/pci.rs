@@ -86,10 +86,21 @@ impl Pci {
     /// Where the device's first memory window is.
     pub fn window(&mut self, function: &Function) -> Result<usize, Reason> {
         match self.root.bar_info(function.place, 0) {
-            Ok(Some(BarInfo::Memory { address, .. })) if address != 0 => Ok(address as usize),
+            Ok(Some(BarInfo::Memory { address, size, .. })) if address != 0 => {
+                map(address, size);
+                Ok(address as usize)
+            }
             _ => Err(Reason::from("the firmware gave the device no memory window")),
         }
     }
+}
+
+/// Makes sure that we can reach a window.
+pub fn map(start: u64, bytes: u64) {
+    #[cfg(target_arch = "x86_64")]
+    crate::high_windows::map(start, bytes);
+    #[cfg(target_arch = "aarch64")]
+    let _ = (start, bytes); // all are mapped
 }
 
 /// PCI's configuration space through the PC's ports 0xcf8 and 0xcfc.
