@@ -19,6 +19,8 @@ const GUEST: &str = "firmware-images/selftest";
 const GUEST_TARGET: &str = "x86_64-unknown-linux-gnu";
 /// For aarch64 boards; made by `scripts/build-firmware-images`, checked by `tests/firmware_images.rs`.
 const PREBUILT_AARCH64: &str = "firmware-images/prebuilt/BOOTAA64.EFI";
+/// For the boot loader of a Raspberry Pi: a 64-bit kernel without a device tree, and a serial line.
+const RASPBERRY_PI_CONFIG: &[u8] = b"arm_64bit=1\nkernel=kernel8.img\ndevice_tree=\nenable_uart=1\n";
 
 fn main() -> Result<()> {
     let variable = |name: &str| env::var_os(name).with_context(|| format!("cargo sets {name}"));
@@ -34,7 +36,13 @@ fn main() -> Result<()> {
 
     let guest = read(&build_guest(&package, &out, Path::new(&variable("CARGO")?))?)?;
     let aarch64 = read(&package.join(PREBUILT_AARCH64))?;
-    let files = [("EFI/BOOT/BOOTX64.EFI", &*guest), ("EFI/BOOT/BOOTAA64.EFI", &*aarch64)];
+    let files = [
+        ("EFI/BOOT/BOOTX64.EFI", &*guest),
+        ("EFI/BOOT/BOOTAA64.EFI", &*aarch64),
+        ("kernel8.img", &*aarch64), // it is a kernel, too
+        ("config.txt", RASPBERRY_PI_CONFIG),
+        ("cmdline.txt", b"selftest\n"),
+    ];
     let image = DiskImage::assemble(&files, &guest)?;
     let path = out.join("selftest.img");
     fs::write(&path, image.bytes).with_context(|| format!("cannot write {}", path.display()))

@@ -1,20 +1,19 @@
 //! The disk we were booted from, as a run of blocks.
 //!
-//! Under a BIOS the guest drives a virtio disk itself; under UEFI the firmware's own driver does
+//! Under a BIOS, and without firmware, the guest drives a virtio disk or a card itself; under UEFI the firmware's own driver does
 //! the work, so every bus that the firmware can boot from is one that we can read and write.
 
 use crate::heap::Pages;
 use crate::reason::Reason;
+#[cfg(target_arch = "aarch64")]
+use crate::sd_host::{self, SdHost};
 use crate::uefi::FirmwareDisk;
+use crate::virtio::Hal;
+use alloc::boxed::Box;
 use alloc::format;
 use core::fmt;
-#[cfg(target_arch = "x86_64")]
-use {
-    crate::virtio::Hal,
-    alloc::boxed::Box,
-    virtio_drivers::device::blk::{SECTOR_SIZE, VirtIOBlk},
-    virtio_drivers::transport::pci::PciTransport,
-};
+use virtio_drivers::device::blk::{SECTOR_SIZE, VirtIOBlk};
+use virtio_drivers::transport::pci::PciTransport;
 
 /// The kinds of medium that a board boots from.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -61,14 +60,14 @@ pub struct Disk {
 }
 
 enum Driver {
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(target_arch = "aarch64")]
+    Card(SdHost),
     Virtio(Box<VirtIOBlk<Hal, PciTransport>>),
     Firmware(FirmwareDisk),
 }
 
 impl Disk {
     /// A virtio disk that the guest drives itself.
-    #[cfg(target_arch = "x86_64")]
     pub fn over_virtio(transport: PciTransport) -> Result<Disk, Reason> {
         let driver = VirtIOBlk::<Hal, _>::new(transport)
             .map_err(|error| Reason::from(format!("virtio disk: {error}")))?;
@@ -79,6 +78,18 @@ impl Disk {
             driver: Driver::Virtio(Box::new(driver)),
             buffer: Pages::with_bytes(TRANSFER_BYTES),
         })
+    }
+
+    /// The card in a Raspberry Pi.
+    #[cfg(target_arch = "aarch64")]
+    pub fn on_card(driver: SdHost) -> Disk {
+        Disk {
+            medium: Medium::Sd,
+            block_count: driver.block_count,
+            block_bytes: sd_host::BLOCK_BYTES,
+            driver: Driver::Card(driver),
+            buffer: Pages::with_bytes(TRANSFER_BYTES),
+        }
     }
 
     /// A disk that the firmware drives.
@@ -111,10 +122,11 @@ impl Disk {
             let (block, bytes) = self.transfer(next, first + count);
             let buffer = &mut self.buffer[..bytes];
             let done = match &mut self.driver {
-                #[cfg(target_arch = "x86_64")]
                 Driver::Virtio(driver) => driver
                     .read_blocks(block as usize, buffer)
                     .map_err(|error| Reason::from(format!("cannot read block {block}: {error}"))),
+                #[cfg(target_arch = "aarch64")]
+                Driver::Card(driver) => driver.read(block, buffer),
                 Driver::Firmware(driver) => driver.read(block, buffer),
             };
             done?;
@@ -138,10 +150,11 @@ impl Disk {
             let buffer = &mut self.buffer[..bytes];
             fill(block, buffer);
             let done = match &mut self.driver {
-                #[cfg(target_arch = "x86_64")]
                 Driver::Virtio(driver) => driver
                     .write_blocks(block as usize, buffer)
                     .map_err(|error| Reason::from(format!("cannot write block {block}: {error}"))),
+                #[cfg(target_arch = "aarch64")]
+                Driver::Card(driver) => driver.write(block, buffer),
                 Driver::Firmware(driver) => driver.write(block, buffer),
             };
             done?;
@@ -153,7 +166,8 @@ impl Disk {
     /// Returns when all that was written would survive a power cut.
     pub fn flush(&mut self) -> Result<(), Reason> {
         match &mut self.driver {
-            #[cfg(target_arch = "x86_64")]
+            #[cfg(target_arch = "aarch64")]
+            Driver::Card(_) => Ok(()), // each write is on the card when it returns
             Driver::Virtio(driver) => {
                 driver.flush().map_err(|error| Reason::from(format!("cannot flush: {error}")))
             }

@@ -1,6 +1,8 @@
 //! What started us, and what only that can do for us.
 
 use crate::acpi::Acpi;
+#[cfg(target_arch = "aarch64")]
+use crate::bare::Bare;
 #[cfg(target_arch = "x86_64")]
 use crate::bios::Bios;
 use crate::disk::Disk;
@@ -14,6 +16,9 @@ pub enum Firmware {
     Bios(Bios),
     /// Its boot services stay in use.
     Uefi(Uefi),
+    /// We were loaded as a kernel.
+    #[cfg(target_arch = "aarch64")]
+    Bare(Bare),
 }
 
 impl Firmware {
@@ -23,6 +28,8 @@ impl Firmware {
             #[cfg(target_arch = "x86_64")]
             Firmware::Bios(_) => "bios",
             Firmware::Uefi(_) => "uefi",
+            #[cfg(target_arch = "aarch64")]
+            Firmware::Bare(_) => "none",
         }
     }
 
@@ -32,6 +39,8 @@ impl Firmware {
             #[cfg(target_arch = "x86_64")]
             Firmware::Bios(bios) => bios.acpi_root(),
             Firmware::Uefi(uefi) => uefi.acpi_root(),
+            #[cfg(target_arch = "aarch64")]
+            Firmware::Bare(_) => None,
         }
     }
 
@@ -44,6 +53,8 @@ impl Firmware {
                 let _ = acpi;
                 uefi.open_disk()
             }
+            #[cfg(target_arch = "aarch64")]
+            Firmware::Bare(bare) => bare.open_disk(),
         }
     }
 
@@ -54,6 +65,8 @@ impl Firmware {
             #[cfg(target_arch = "x86_64")]
             Firmware::Bios(_) => {}
             Firmware::Uefi(uefi) => uefi.release(function),
+            #[cfg(target_arch = "aarch64")]
+            Firmware::Bare(_) => {}
         }
     }
 
@@ -63,6 +76,8 @@ impl Firmware {
             #[cfg(target_arch = "x86_64")]
             Firmware::Bios(bios) => bios.rest(),
             Firmware::Uefi(uefi) => uefi.rest(),
+            #[cfg(target_arch = "aarch64")]
+            Firmware::Bare(bare) => bare.rest(),
         }
     }
 
@@ -75,6 +90,8 @@ impl Firmware {
                 let _ = acpi;
                 uefi.power_off()
             }
+            #[cfg(target_arch = "aarch64")]
+            Firmware::Bare(bare) => bare.power_off(),
         }
     }
 
@@ -84,6 +101,8 @@ impl Firmware {
             #[cfg(target_arch = "x86_64")]
             Firmware::Bios(bios) => bios.reboot(),
             Firmware::Uefi(uefi) => uefi.reboot(),
+            #[cfg(target_arch = "aarch64")]
+            Firmware::Bare(bare) => bare.reboot(),
         }
     }
 }

@@ -10,6 +10,8 @@ extern crate alloc;
 
 mod acpi;
 mod banner;
+#[cfg(target_arch = "aarch64")]
+mod bare;
 #[cfg(target_arch = "x86_64")]
 mod bios;
 mod board;
@@ -20,6 +22,8 @@ mod disk;
 mod fault;
 mod firmware;
 mod heap;
+#[cfg(target_arch = "x86_64")]
+mod high_windows;
 mod image;
 #[cfg(target_arch = "x86_64")]
 mod interrupts;
@@ -31,6 +35,8 @@ mod pci;
 mod ports;
 mod prompt;
 mod reason;
+#[cfg(target_arch = "aarch64")]
+mod sd_host;
 mod serial;
 mod shell;
 mod uefi;

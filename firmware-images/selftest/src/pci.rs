@@ -6,6 +6,10 @@ use crate::ports;
 use crate::reason::Reason;
 use alloc::vec;
 use alloc::vec::Vec;
+#[cfg(target_arch = "aarch64")]
+use core::sync::atomic::{AtomicUsize, Ordering};
+#[cfg(target_arch = "aarch64")]
+use virtio_drivers::transport::pci::bus::MemoryBarType;
 use virtio_drivers::transport::pci::bus::{
     BarInfo, Command, ConfigurationAccess, DeviceFunction, DeviceFunctionInfo, HeaderType, PciRoot,
 };
@@ -63,13 +67,40 @@ impl Pci {
         self.root.set_command(function.place, wanted);
     }
 
+    /// Puts the device's memory windows at `next` and after it, for want of a firmware.
+    #[cfg(target_arch = "aarch64")]
+    pub fn place(&mut self, function: &Function, next: &mut u32) {
+        let Ok(windows) = self.root.bars(function.place) else { return };
+        for (index, window) in (0..).zip(windows) {
+            let Some(BarInfo::Memory { address_type, size, .. }) = window else { continue };
+            let size = size as u32;
+            *next = next.next_multiple_of(size);
+            match address_type {
+                MemoryBarType::Width64 => self.root.set_bar_64(function.place, index, (*next).into()),
+                _ => self.root.set_bar_32(function.place, index, *next),
+            }
+            *next += size;
+        }
+    }
+
     /// Where the device's first memory window is.
     pub fn window(&mut self, function: &Function) -> Result<usize, Reason> {
         match self.root.bar_info(function.place, 0) {
-            Ok(Some(BarInfo::Memory { address, .. })) if address != 0 => Ok(address as usize),
+            Ok(Some(BarInfo::Memory { address, size, .. })) if address != 0 => {
+                map(address, size);
+                Ok(address as usize)
+            }
             _ => Err(Reason::from("the firmware gave the device no memory window")),
         }
     }
+}
+
+/// Makes sure that we can reach a window.
+pub fn map(start: u64, bytes: u64) {
+    #[cfg(target_arch = "x86_64")]
+    crate::high_windows::map(start, bytes);
+    #[cfg(target_arch = "aarch64")]
+    let _ = (start, bytes); // all are mapped
 }
 
 /// PCI's configuration space through the PC's ports 0xcf8 and 0xcfc.
@@ -118,6 +149,16 @@ impl ConfigurationAccess for Configuration {
     }
 }
 
+/// Where the configuration space is, on a board that has no ACPI to tell it; or 0.
+#[cfg(target_arch = "aarch64")]
+static KNOWN_BASE: AtomicUsize = AtomicUsize::new(0);
+
+/// Tells where the configuration space is.
+#[cfg(target_arch = "aarch64")]
+pub fn begin_at(base: usize) {
+    KNOWN_BASE.store(base, Ordering::Relaxed);
+}
+
 /// PCI's configuration space in memory, at the place that ACPI's MCFG names.
 #[cfg(target_arch = "aarch64")]
 #[derive(Clone, Copy)]
@@ -128,8 +169,10 @@ pub struct Configuration {
 #[cfg(target_arch = "aarch64")]
 impl Configuration {
     fn find(acpi: Option<&Acpi>) -> Result<Configuration, Reason> {
-        let base = acpi.and_then(|acpi| acpi.pci_configuration).ok_or("no PCI")?;
-        Ok(Configuration { base: base as usize })
+        let told = acpi.and_then(|acpi| acpi.pci_configuration).map(|base| base as usize);
+        let known = KNOWN_BASE.load(Ordering::Relaxed);
+        let base = told.or((known != 0).then_some(known)).ok_or("no PCI")?;
+        Ok(Configuration { base })
     }
 
     /// Writes a single byte, for registers that take no more at a time.

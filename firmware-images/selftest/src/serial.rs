@@ -8,6 +8,8 @@ use core::fmt;
 #[cfg_attr(target_arch = "aarch64", path = "serial/pl011.rs")]
 mod port;
 
+#[cfg(target_arch = "aarch64")]
+pub use port::use_raspberry_pi;
 pub use port::{begin, receive};
 
 /// The transmitting side, for `write!`.

@@ -1,7 +1,7 @@
 //! What `virtio-drivers` needs to know of this board: its memory, and its PCI devices.
 
 use crate::heap::Pages;
-use crate::pci::{Function, Pci};
+use crate::pci::{self, Function, Pci};
 use crate::reason::Reason;
 use alloc::format;
 use core::mem::ManuallyDrop;
@@ -26,7 +26,8 @@ unsafe impl virtio_drivers::Hal for Hal {
         0
     }
 
-    unsafe fn mmio_phys_to_virt(address: PhysAddr, _: usize) -> NonNull<u8> {
+    unsafe fn mmio_phys_to_virt(address: PhysAddr, bytes: usize) -> NonNull<u8> {
+        pci::map(address, bytes as u64);
         NonNull::new(address as *mut u8).expect("no device is at address 0")
     }
 

@@ -12,15 +12,24 @@ const MACHINE: u16 = 0x8664;
 #[cfg(target_arch = "aarch64")]
 const MACHINE: u16 = 0xaa64;
 
+// The first 60 bytes: on aarch64 a kernel's header has them, see `bare_aarch64.rs`.
+#[cfg(target_arch = "x86_64")]
 global_asm!(
     r#"
-    .section .head.pe, "a"
+    .section .head.first, "a"
     .globl image_start
     .hidden image_start
 image_start:
     .ascii "MZ"
     .skip 58
-    .4byte pe_signature - image_start
+    "#
+);
+
+global_asm!(
+    r#"
+    .section .head.pe, "a"
+pe_header:                                  // at image_start + 60
+    .4byte pe_signature - pe_header + 60
 pe_signature:
     .ascii "PE\0\0"
     .2byte {machine}
@@ -31,15 +40,15 @@ pe_signature:
 optional_header:
     .2byte 0x20b                            // PE32+
     .byte 2, 0
-    .4byte __image_end - image_start - 0x1000   // SizeOfCode
+    .4byte __image_end - pe_header + 60 - 0x1000   // SizeOfCode
     .4byte 0, 0
-    .4byte uefi_entry - image_start         // AddressOfEntryPoint
+    .4byte uefi_entry - pe_header + 60         // AddressOfEntryPoint
     .4byte 0x1000                           // BaseOfCode
     .8byte 0                                // ImageBase
     .4byte 4096, 4096                       // SectionAlignment, FileAlignment
     .2byte 0, 0, 0, 0, 0, 0
     .4byte 0
-    .4byte __image_end - image_start        // SizeOfImage
+    .4byte __image_end - pe_header + 60        // SizeOfImage
     .4byte 0x1000                           // SizeOfHeaders
     .4byte 0
     .2byte 10, 0                            // Subsystem: EFI application
@@ -48,9 +57,9 @@ optional_header:
     .8byte 0, 0, 0, 0, 0, 0
 optional_header_end:
     .ascii ".text\0\0\0"
-    .4byte __image_end - image_start - 0x1000   // VirtualSize: with the zeroed rest
+    .4byte __image_end - pe_header + 60 - 0x1000   // VirtualSize: with the zeroed rest
     .4byte 0x1000
-    .4byte __file_end - image_start - 0x1000    // SizeOfRawData
+    .4byte __file_end - pe_header + 60 - 0x1000    // SizeOfRawData
     .4byte 0x1000
     .4byte 0, 0
     .2byte 0, 0
