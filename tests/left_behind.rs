@@ -118,8 +118,9 @@ async fn power_cycles_without_end_cost_no_memory_descriptors_threads_or_files() 
     }
     let (before, after) = (before.unwrap(), Usage::now(hold.dir.path()));
     println!("{cycles} power cycles: {before:?} -> {after:?}");
-    assert_eq!((before.descriptors, before.threads), (after.descriptors, after.threads));
-    assert_eq!(before.files, after.files);
+    assert_eq!((before.descriptors, before.files), (after.descriptors, after.files));
+    // The runtime starts and ends threads for blocking work as it pleases; a leak would be one for each cycle.
+    assert!(after.threads <= before.threads + 2, "{before:?} -> {after:?}");
     // What is left to grow is the console's memory, up to its 8 MiB: some 400 bytes a boot.
     let allowed_kib = 1024 + u64::from(cycles);
     assert!(after.memory_kib <= before.memory_kib + allowed_kib, "{before:?} -> {after:?}");

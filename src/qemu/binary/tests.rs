@@ -1,6 +1,5 @@
 //! What real QEMU programs answer, and what becomes of programs that do not.
 
-use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use super::*;
@@ -17,8 +16,12 @@ fn qemu(arch: Arch) -> PathBuf {
 
 fn script(folder: &Path, text: &str) -> PathBuf {
     let path = folder.join("qemu-system-x86_64");
-    fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    // Another program writes it: a descriptor of ours might be inherited by a child that another test forks at
+    // this moment, and a file that is open for writing cannot be run (ETXTBSY).
+    let source = folder.join("source");
+    fs::write(&source, format!("#!/bin/sh\n{text}\n")).unwrap();
+    let installed = std::process::Command::new("install").arg("-m755").arg(&source).arg(&path).status();
+    assert!(installed.unwrap().success());
     path
 }
 

@@ -73,13 +73,16 @@ impl Names {
             // "Automatically load initramfs files, if found" (Raspberry Pi OS's own config.txt).
             initramfs.extend(volume.has_file(&name)?.then_some(name));
         }
-        let not_played = (!is_64bit && model != Model::Pi2).then(|| {
+        let on_card = prefixed(prefix, &kernel);
+        // A card without that kernel boots nowhere, which is for the caller to say.
+        let asks_for_32bit = !is_64bit && model != Model::Pi2 && volume.has_file(&on_card)?;
+        let not_played = asks_for_32bit.then(|| {
             format!(
                 "it asks for the 32-bit kernel `{kernel}` (arm_64bit is not set), but its machine has 64 bits"
             )
         });
         Ok(Self {
-            kernel: prefixed(prefix, &kernel),
+            kernel: on_card,
             initramfs,
             device_tree,
             command_line: prefixed(prefix, config.cmdline.as_deref().unwrap_or("cmdline.txt")),
