@@ -5,21 +5,20 @@
 
 #![expect(clippy::unwrap_used, reason = "a measurement that cannot be made has failed")]
 
+mod by_hand;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
-use std::io::Read;
-use std::os::unix::net::UnixStream;
-use std::process::{Command, Stdio};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use command_fds::{CommandFdExt, FdMapping};
+use by_hand::median;
 use standin::procedure;
 use standin::qemu::arguments::{Accelerator, FirmwareFiles, Launch, arguments};
 use support::{Hold, seabios_pc, secs};
 
 const ROUNDS: usize = 31;
-const PROMPT: &[u8] = b"selftest# ";
+const PROMPT: &str = "selftest# ";
 
 fn main() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -34,10 +33,10 @@ fn main() {
         media: hold.device.storage.plugged_in().unwrap(),
         forwards: Vec::new(),
     };
-    let by_hand = arguments(&hold.device.board, &launch);
+    let command_line = arguments(&hold.device.board, &launch);
     let (mut alone, mut ours, mut off) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        alone.push(boot_by_hand(&by_hand));
+        alone.push(by_hand::boot(Path::new("qemu-system-x86_64"), &command_line, PROMPT));
         let (on, gone) = runtime.block_on(boot(&mut hold));
         ours.push(on);
         off.push(gone);
@@ -59,43 +58,11 @@ fn main() {
 async fn boot(hold: &mut Hold) -> (Duration, Duration) {
     let begun = Instant::now();
     hold.device.power_on(secs(30)).await.unwrap();
-    hold.wait_for(std::str::from_utf8(PROMPT).unwrap()).await;
+    hold.wait_for(PROMPT).await;
     let on = begun.elapsed();
     let begun = Instant::now();
     hold.device.power_off().await.unwrap();
     (on, begun.elapsed())
-}
-
-/// The same command line with the least that can take its prompt: two socketpairs and a blocking read.
-fn boot_by_hand(arguments: &[String]) -> Duration {
-    let begun = Instant::now();
-    let (_qmp, far_qmp) = UnixStream::pair().unwrap();
-    let (mut serial, far_serial) = UnixStream::pair().unwrap();
-    let mut command = Command::new("qemu-system-x86_64");
-    command.args(arguments).stdin(Stdio::null()).stderr(Stdio::null());
-    command
-        .fd_mappings(vec![
-            FdMapping { parent_fd: far_qmp.into(), child_fd: 3 },
-            FdMapping { parent_fd: far_serial.into(), child_fd: 4 },
-        ])
-        .unwrap();
-    let mut child = command.spawn().unwrap();
-    let mut seen = Vec::new();
-    let mut piece = [0; 4096];
-    while !seen.windows(PROMPT.len()).any(|part| part == PROMPT) {
-        let length = serial.read(&mut piece).unwrap();
-        assert_ne!(length, 0, "QEMU ended: {}", String::from_utf8_lossy(&seen));
-        seen.extend_from_slice(&piece[..length]);
-    }
-    let took = begun.elapsed();
-    child.kill().unwrap();
-    child.wait().unwrap();
-    took
-}
-
-fn median(mut times: Vec<Duration>) -> Duration {
-    times.sort();
-    times[times.len() / 2]
 }
 
 fn milliseconds(time: Duration) -> f64 {

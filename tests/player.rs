@@ -55,6 +55,26 @@ async fn generic_aarch64_boots_the_selftest_under_uefi() {
     boots_the_selftest("generic-aarch64").await;
 }
 
+/// No system for 32-bit Arm is at hand, so it is shown to run its boot loader, which sees the board's media.
+#[tokio::test]
+async fn beaglebone_black_runs_u_boot_and_sees_its_media() {
+    let dir = tempfile::tempdir().unwrap();
+    let board = Catalog::load(None).unwrap().board("beaglebone-black").unwrap();
+    let chosen = choose(&board, &support::host(dir.path()), AcceleratorChoice::Auto).await.unwrap();
+    let places = Places::create(&dir.path().join("evidence"), &dir.path().join("scratch")).unwrap();
+    let mut device = open_stand_in(board, chosen.player, &places, Vec::new()).unwrap();
+    device.power_on(secs(30)).await.unwrap();
+    let console = device.console().unwrap();
+    console.wait_for(&Pattern::text("Hit any key to stop autoboot"), secs(60)).await.unwrap();
+    console.send_keys(b"\r", secs(5)).await.unwrap();
+    console.wait_for(&Pattern::text("=> "), secs(30)).await.unwrap();
+    console.send_line("virtio info", secs(5)).await.unwrap();
+    console.wait_for(&Pattern::text("4.0 GB"), secs(30)).await.unwrap();
+    console.wait_for(&Pattern::text("8.0 GB"), secs(30)).await.unwrap();
+    device.close().await.unwrap();
+    assert!(support::processes_with(dir.path()).is_empty());
+}
+
 /// Where KVM runs guests it is taken; where it does not, the probe says why. Either way the verdict is true,
 /// remembered, and free the second time.
 #[tokio::test]
