@@ -208,8 +208,11 @@ fn the_mode_is_the_boards_default_unless_the_card_says_otherwise() {
     assert_eq!(boot(Model::Pi3, card(&both[1..])).unwrap().kernel, b"8");
     let named: [(&str, &[u8]); 2] = [("kernel8.img", b"8"), ("config.txt", b"kernel=kernel8.img")];
     assert_eq!(boot(Model::Pi3, card(&named)).unwrap().kernel, b"8");
-    let off: [(&str, &[u8]); 2] = [("kernel8.img", b"8"), ("config.txt", b"arm_64bit=0")];
+    let off: [(&str, &[u8]); 3] =
+        [("kernel7l.img", b"7"), ("kernel8.img", b"8"), ("config.txt", b"arm_64bit=0")];
     assert!(matches!(boot(Model::Pi4, card(&off)), Err(BootRomError::NotPlayed(_))));
+    // The firmware does not try another kernel when the one it wants is not there.
+    assert!(matches!(boot(Model::Pi4, card(&off[1..])), Err(BootRomError::NoBoot(NoBoot::NoKernel { .. }))));
 }
 
 #[test]
