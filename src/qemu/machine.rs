@@ -249,7 +249,14 @@ impl Watcher {
                 let node = text("node-name");
                 let medium = medium_of_node(&node).unwrap_or(&node).to_owned();
                 let (operation, reason) = (text("operation"), text("reason"));
+                let full = data["nospace"].as_bool() == Some(true);
+                let blame = format!("this host's disk is full, so medium `{medium}` takes no more");
                 self.events.record(EventKind::BlockError { medium, operation, reason });
+                // QEMU now holds the machine until there is room again (its default for ENOSPC), and the DUT
+                // would look hung.
+                if full {
+                    self.fail(EventKind::InternalError { reason: blame });
+                }
             }
             "STOP" => self.stopped().await,
             _ => tracing::debug!(name = event.name, %data, "QEMU event"),
