@@ -323,7 +323,8 @@ async fn a_command_with_a_line_break_is_refused_before_it_is_typed() {
 
 #[tokio::test]
 async fn a_command_that_does_not_end_is_named_and_interrupted_at_the_deadline() {
-    let mut shell = shell("setsid", &["--ctty", "sh", "-i"]);
+    // CI may start us with SIGINT ignored, as shells do for jobs in the background, and children inherit that.
+    let mut shell = shell("env", &["--default-signal=INT", "setsid", "--ctty", "sh", "-i"]);
     shell.console.log_in(&root(None), secs(30)).await.unwrap();
     let short = Deadline::after(Duration::from_millis(300));
     let error = shell.console.run("cat", short).await.unwrap_err();
