@@ -13,6 +13,7 @@ pub mod document;
 pub mod event;
 pub mod io;
 pub mod lab;
+pub mod message;
 pub mod procedure;
 pub mod qemu;
 pub mod report;

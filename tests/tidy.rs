@@ -25,7 +25,7 @@ const FLOORS: &[&[&str]] = &[
     &["io", "lan"],
     &["sys", "board", "bench"],
     &["event"],
-    &["deadline", "document"],
+    &["deadline", "document", "message"],
 ];
 
 const LONGEST_FILE_LINES: usize = 600;

@@ -9,6 +9,7 @@ use crate::board::catalog::CatalogError;
 use crate::device::{DeviceError, Fault};
 use crate::io::image::ImageError;
 use crate::lab::player::PlayerError;
+use crate::message::chain;
 use crate::suite::outcome::Verdict;
 
 /// How the program ends; a red product and a broken lab never look alike.
@@ -96,18 +97,6 @@ impl CliError {
             }
         }
     }
-}
-
-/// An error and its causes in one line, joined by `: `.
-pub fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 impl From<io::Error> for CliError {

@@ -18,9 +18,10 @@ use crate::device::Device;
 use crate::io::image::Image;
 use crate::lab::player::{self, Chosen};
 use crate::lab::{Places, open_stand_in};
+use crate::message::{chain, shell_line};
 use crate::report::detail::{BoardReport, HostFacts, RunReport, Setting};
 use crate::report::json_lines::JsonLines;
-use crate::report::summary::{Summary, shell_line};
+use crate::report::summary::Summary;
 use crate::report::terminal::{Style, Terminal};
 use crate::report::write_all;
 use crate::suite::outcome::{Outcome, SuiteReport, TestReport};
@@ -174,7 +175,7 @@ impl Hold<'_> {
             *file = Path::new(&self.name).join(&file);
         }
         if let Err(error) = device.close().await {
-            report.tests.push(not_closed(super::error::chain(&error)));
+            report.tests.push(not_closed(chain(&error)));
         }
         std::fs::remove_dir_all(&scratch).map_err(CliError::broken)?;
         Ok(report)

@@ -16,7 +16,7 @@ use crate::event::{EventKind, EventLog, Origin};
 use crate::qemu::arguments::{Accelerator, FirmwareFiles, Launch, arguments};
 use crate::qemu::boot_rom::{self, BootRomError, Model};
 use crate::qemu::firmware::FlashFormat;
-use crate::qemu::machine::{Machine, MachineError, Start, SystemState, shell_words};
+use crate::qemu::machine::{Machine, MachineError, Start, SystemState, command_line};
 use crate::sys::serial_line::SerialLine;
 
 /// The QEMU that plays a board on this host, and how.
@@ -232,7 +232,7 @@ impl Power {
 
     /// The command line of a power-on now, as a shell would take it.
     pub async fn command_line(&self, storage: &Storage) -> Result<String, PowerError> {
-        Ok(shell_words(&self.player.program, &self.arguments(storage).await?))
+        Ok(command_line(&self.player.program, &self.arguments(storage).await?))
     }
 
     /// What executes the guest's instructions.

@@ -22,6 +22,7 @@ use super::arguments::medium_of_node;
 use super::monitor::{Monitor, MonitorError, RawEvent};
 use crate::deadline::Deadline;
 use crate::event::{EventKind, EventLog, Origin};
+use crate::message::shell_line;
 use crate::sys::child;
 
 /// How to start a machine.
@@ -104,7 +105,7 @@ impl Machine {
     ///
     /// Cancelled or failed, it leaves no process. The power-on is not recorded here, but all that follows is.
     pub async fn start(start: Start, events: EventLog, deadline: Deadline) -> Result<Self, MachineError> {
-        let command_line = shell_words(&start.program, &start.arguments);
+        let command_line = command_line(&start.program, &start.arguments);
         tracing::debug!(%command_line, "starting QEMU");
         let (ours, theirs) = UnixStream::pair()
             .map_err(|source| MachineError::Spawn { program: start.program.clone(), source })?;
@@ -306,18 +307,10 @@ fn tail(path: &Path) -> String {
     if words.is_empty() { "it said nothing".to_owned() } else { words }
 }
 
-/// The command line as a shell would take it.
-pub fn shell_words(program: &Path, arguments: &[String]) -> String {
+/// The whole command line, as a shell would take it.
+pub fn command_line(program: &Path, arguments: &[String]) -> String {
     let program = program.display().to_string();
-    let quoted = std::iter::once(&program).chain(arguments).map(|word| {
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./=:,+@%".contains(&byte);
-        if !word.is_empty() && word.bytes().all(plain) {
-            word.clone()
-        } else {
-            format!("'{}'", word.replace('\'', r"'\''"))
-        }
-    });
-    quoted.collect::<Vec<_>>().join(" ")
+    shell_line(std::iter::once(&program).chain(arguments).map(String::as_str))
 }
 
 /// Reads lines such as `TCP[HOST_FORWARD]  14  127.0.0.1 40123  10.0.2.15  22  0  0`.
@@ -342,11 +335,5 @@ mod tests {
     fn forwarded_ports_are_read_from_what_qemu_prints() {
         let table = "Hub -1 (eth0):\n  Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ\n  TCP[HOST_FORWARD]  14       127.0.0.1 40123       10.0.2.15    22     0     0\n";
         assert_eq!(parse_usernet(table), [(22, 40123)]);
-    }
-
-    #[test]
-    fn a_command_line_can_be_pasted_into_a_shell() {
-        let words = ["-append".to_owned(), "console=ttyS1 it's".to_owned()];
-        assert_eq!(shell_words(Path::new("qemu"), &words), r"qemu -append 'console=ttyS1 it'\''s'");
     }
 }

@@ -110,24 +110,3 @@ fn first_failure(report: &RunReport, verdict: Verdict) -> Option<FirstFailure> {
         outcome: test.outcome.clone(),
     })
 }
-
-/// A command as a person can paste it into a shell.
-pub fn shell_line<'w>(words: impl IntoIterator<Item = &'w str>) -> String {
-    let plain = |character: char| character.is_ascii_alphanumeric() || "-_./=:,@%+".contains(character);
-    let quoted = words.into_iter().map(|word| match word {
-        word if !word.is_empty() && word.chars().all(plain) => word.to_owned(),
-        word => format!("'{}'", word.replace('\'', r"'\''")),
-    });
-    quoted.collect::<Vec<_>>().join(" ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_command_can_be_pasted_into_a_shell() {
-        let line = shell_line(["standin", "run", "--set", "name=it's me", "./my suite.toml", ""]);
-        assert_eq!(line, r"standin run --set 'name=it'\''s me' './my suite.toml' ''");
-    }
-}

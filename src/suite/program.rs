@@ -8,9 +8,10 @@ use std::process::Stdio;
 
 use tokio::process::Command;
 
-use super::step::{StepError, chain};
+use super::step::StepError;
 use crate::deadline::Deadline;
 use crate::device::console::quote;
+use crate::message::chain;
 use crate::sys::child;
 
 /// A program that is about to run.

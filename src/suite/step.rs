@@ -13,6 +13,7 @@ use crate::device::power::PowerState;
 use crate::device::{Device, DeviceError, Fault, NotFitted};
 use crate::event::{Event, EventKind, Origin};
 use crate::io::image::Image;
+use crate::message::chain;
 use crate::procedure;
 
 /// What the steps of one test work on.
@@ -158,17 +159,6 @@ pub(super) fn uname_machine(arch: Arch) -> &'static str {
         Arch::Armv7 => "armv7l",
         other => other.qemu_name(),
     }
-}
-
-/// An error and what caused it, in one line.
-pub(super) fn chain(error: &dyn Error) -> String {
-    let mut told = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        told = format!("{told}: {error}");
-        cause = error.source();
-    }
-    told
 }
 
 /// Whether a step does something to the DUT that can cause an event.

@@ -11,9 +11,9 @@ use nix::sys::statvfs::statvfs;
 
 use super::accelerator::AcceleratorReport;
 use crate::board::{Arch, Board, Firmware};
-use crate::cli::error::chain;
 use crate::deadline::Deadline;
 use crate::lab::player::Host;
+use crate::message::chain;
 use crate::qemu::binary::{self, BinaryError, Inventory};
 use crate::qemu::firmware::{self, FirmwareError};
 use crate::qemu::package::{Distribution, Package};
