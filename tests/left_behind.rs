@@ -37,6 +37,11 @@ fn machines(dir: &Path) -> Vec<Pid> {
     numbers.map(Pid::from_raw).collect()
 }
 
+/// Moments spread over a whole run, the same ones each time: multiples of the golden ratio.
+fn moment(round: u32) -> Duration {
+    Duration::from_secs_f64(0.7 * (f64::from(round) * 0.618_034).fract())
+}
+
 /// Looks until `done` says so; panics after 20 s.
 fn look_until<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
     let begun = Instant::now();
@@ -72,6 +77,21 @@ fn a_signal_ends_a_run_with_130_and_leaves_only_its_evidence() {
 }
 
 #[test]
+fn a_run_interrupted_at_any_moment_ends_after_its_machine() {
+    let dir = tempfile::tempdir().unwrap();
+    for round in 0..number("STANDIN_KILLS", 12) {
+        let mut run = start_run(dir.path());
+        std::thread::sleep(moment(round)); // sleep: the moment of the signal is what is tried
+        kill(pid_of(&run), Signal::SIGINT).unwrap();
+        let status = run.wait().unwrap();
+        assert_eq!(machines(dir.path()), [], "round {round}, {status}");
+        // Before it listens, the signal ends it as it ends any program; after its last test it has passed.
+        let expected = [Some(130), Some(0), None];
+        assert!(expected.contains(&status.code()), "round {round}: {status}");
+    }
+}
+
+#[test]
 fn a_killed_qemu_breaks_the_run_and_is_never_taken_for_a_failed_test() {
     let dir = tempfile::tempdir().unwrap();
     let mut run = start_run(dir.path());
@@ -89,9 +109,7 @@ fn a_run_killed_at_any_moment_leaves_no_process_and_the_next_start_no_directory(
     let dir = tempfile::tempdir().unwrap();
     for round in 0..kills {
         let mut run = start_run(dir.path());
-        // Moments spread over a whole run, the same ones each time: multiples of the golden ratio.
-        let moment = Duration::from_secs_f64(0.7 * (f64::from(round) * 0.618_034).fract());
-        std::thread::sleep(moment); // sleep: the moment of the kill is what is tried
+        std::thread::sleep(moment(round)); // sleep: the moment of the kill is what is tried
         run.kill().unwrap();
         run.wait().unwrap();
         look_until("the end of every machine", || machines(dir.path()).is_empty().then_some(()));

@@ -11,10 +11,13 @@ use std::process::ExitStatus;
 use std::sync::OnceLock;
 use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 
 use command_fds::{CommandFdExt, FdMapping};
+use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::sys::signal::{Signal, killpg};
+use nix::sys::wait::wait;
 use nix::unistd::{Pid, getpid, getppid};
 use tokio::process::{Child, Command};
 use tokio::runtime::Handle;
@@ -57,6 +60,22 @@ pub async fn kill_and_wait(child: &mut Child) -> io::Result<ExitStatus> {
         let _ = killpg(group, Signal::SIGKILL);
     }
     child.wait().await
+}
+
+/// Waits until no child of this process is left, or until `given` has passed; for the very end of the process.
+///
+/// Work that was cancelled drops its children, which kills them, but nobody waits for those; whoever looks after
+/// our exit must not find one that is still dying. Must be called when no runtime is left that would reap them.
+pub fn wait_for_all(given: Duration) {
+    let (done, ended) = mpsc::channel();
+    thread::spawn(move || {
+        while let Ok(_) | Err(Errno::EINTR) = wait() {}
+        // The main thread may have stopped waiting.
+        let _ = done.send(());
+    });
+    if ended.recv_timeout(given).is_err() {
+        tracing::warn!("a child is still there; the kernel kills it when we end");
+    }
 }
 
 fn die_with_us(command: &mut Command) {
