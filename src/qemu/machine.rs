@@ -5,7 +5,7 @@
 //! the process and joins it. Dropped without `close`, the process is killed all the same.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -22,6 +22,7 @@ use super::arguments::medium_of_node;
 use super::monitor::{Monitor, MonitorError, RawEvent};
 use crate::deadline::Deadline;
 use crate::event::{EventKind, EventLog, Origin};
+use crate::io::file;
 use crate::message::shell_line;
 use crate::sys::child;
 
@@ -212,8 +213,10 @@ impl Watcher {
                     Some(event) => self.take(event).await,
                     None => return self.gone(cut).await,
                 },
-                // Also when the machine is dropped: then the sender goes.
-                _ = &mut cut => {
+                asked = &mut cut => {
+                    if asked.is_err() {
+                        tracing::warn!("a machine was dropped without being closed; its process is killed");
+                    }
                     child::kill_and_wait(&mut self.child).await?;
                     return Ok(());
                 }
@@ -292,15 +295,7 @@ fn died(exit: ExitStatus, stderr: &Path) -> String {
 
 /// The last lines of a file, as one line; says so if there are none.
 fn tail(path: &Path) -> String {
-    let read = || -> io::Result<Vec<u8>> {
-        let mut file = File::open(path)?;
-        let start = file.metadata()?.len().saturating_sub(STDERR_TAIL_BYTES);
-        file.seek(SeekFrom::Start(start))?;
-        let mut last = Vec::new();
-        file.read_to_end(&mut last)?;
-        Ok(last)
-    };
-    let words = match read() {
+    let words = match file::tail(path, STDERR_TAIL_BYTES) {
         Ok(bytes) => String::from_utf8_lossy(&bytes).trim().replace('\n', "; "),
         Err(error) => return format!("its words are lost: {error}"),
     };
