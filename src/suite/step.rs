@@ -15,6 +15,7 @@ use crate::event::{Event, EventKind, Origin};
 use crate::io::image::Image;
 use crate::message::chain;
 use crate::procedure;
+use crate::sys::blocking::blocking;
 
 /// What the steps of one test work on.
 pub(super) struct Bench<'a> {
@@ -197,11 +198,12 @@ async fn flash(bench: &mut Bench<'_>, source: &FlashSource, deadline: Deadline) 
         }
         FlashSource::File(path) => {
             let (path, scratch) = (path.clone(), bench.options.scratch.to_owned());
-            let open = tokio::task::spawn_blocking(move || Image::open(&path, &scratch));
-            opened = match deadline.bound(open).await.map_err(late)? {
-                Ok(opened) => opened.map_err(|error| StepError::Broken(chain(&error)))?,
-                Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
-            };
+            let open = blocking(move || Image::open(&path, &scratch));
+            opened = deadline
+                .bound(open)
+                .await
+                .map_err(late)?
+                .map_err(|error| StepError::Broken(chain(&error)))?;
             &opened
         }
     };

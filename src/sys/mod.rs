@@ -2,6 +2,7 @@
 //!
 //! The only module with `unsafe`, and the ground floor: it uses nothing of the crate but `deadline`.
 
+pub mod blocking;
 pub mod child;
 pub mod run_dir;
 pub mod serial_line;
