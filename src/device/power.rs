@@ -2,21 +2,22 @@
 //!
 //! `Device` owns it and hands it what a power-on needs; `close` leaves no process.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-
-use tokio::task::spawn_blocking;
 
 use super::storage::{Storage, StorageError};
 use crate::board::{Board, Firmware, StartsOn};
 use crate::deadline::Deadline;
 use crate::event::{EventKind, EventLog, Origin};
+use crate::io::file;
 use crate::qemu::arguments::{Accelerator, FirmwareFiles, Launch, arguments};
 use crate::qemu::boot_rom::{self, BootRomError, Model};
 use crate::qemu::firmware::FlashFormat;
 use crate::qemu::machine::{Machine, MachineError, Start, SystemState, command_line};
+use crate::sys::blocking::blocking;
 use crate::sys::serial_line::SerialLine;
 
 /// The QEMU that plays a board on this host, and how.
@@ -83,7 +84,7 @@ pub enum PowerError {
         path: PathBuf,
         /// Why not.
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
     /// There is no button to press.
     #[error("{board} has no power button")]
@@ -215,7 +216,7 @@ impl Power {
     pub fn reset_firmware(&self) -> Result<(), PowerError> {
         let path = self.variables();
         match fs::remove_file(&path) {
-            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
                 Err(PowerError::Firmware { path, source })
             }
             _ => Ok(()),
@@ -293,7 +294,13 @@ impl Power {
             InstalledFirmware::Uefi { code, variables, format } => {
                 let own = self.variables();
                 if !own.exists() {
-                    tokio::fs::copy(variables, &own)
+                    let (template, new) = (variables.clone(), own.clone());
+                    // Half a copy, left by a power-on that was cancelled, would be taken for the board's own.
+                    let copy = move || {
+                        let mut template = File::open(template)?;
+                        file::replace(&new, |new| io::copy(&mut template, new).map(drop))
+                    };
+                    blocking(copy)
                         .await
                         .map_err(|source| PowerError::Firmware { path: own.clone(), source })?;
                 }
@@ -316,14 +323,11 @@ impl Power {
         let read = move || -> Result<_, PowerError> {
             fs::create_dir_all(&folder)
                 .map_err(|source| PowerError::Firmware { path: folder.clone(), source })?;
-            let mut card = fs::File::open(&card)
-                .map_err(|source| PowerError::Firmware { path: card.clone(), source })?;
+            let mut card =
+                File::open(&card).map_err(|source| PowerError::Firmware { path: card.clone(), source })?;
             Ok(boot_rom::boot_stage(model, &mut card, &folder)?)
         };
-        let stage = match spawn_blocking(read).await {
-            Ok(stage) => stage?,
-            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
-        };
+        let stage = blocking(read).await?;
         for note in &stage.notes {
             tracing::info!(note, "boot ROM");
         }
@@ -348,5 +352,45 @@ fn raspberry_pi(firmware: Firmware) -> Option<Model> {
         Firmware::RaspberryPi3 => Some(Model::Pi3),
         Firmware::RaspberryPi4 => Some(Model::Pi4),
         Firmware::Bios | Firmware::Uefi | Firmware::UBoot => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::board::Catalog;
+
+    #[tokio::test]
+    async fn a_power_on_that_is_cancelled_leaves_no_half_of_the_firmwares_variables() {
+        let dir = tempfile::tempdir().unwrap();
+        let template = dir.path().join("template.fd");
+        let template_bytes = 64 << 20; // as large as QEMU's flash chips, so its copy takes a while
+        File::create(&template).unwrap().set_len(template_bytes).unwrap();
+        let firmware =
+            InstalledFirmware::Uefi { code: template.clone(), variables: template, format: FlashFormat::Raw };
+        let player = Player {
+            program: "qemu-system-x86_64".into(),
+            accelerator: Accelerator::Tcg,
+            sandbox: true,
+            firmware,
+        };
+        let board = Catalog::load(None).unwrap().board("generic-amd64").unwrap();
+        let storage = Storage::create(&board, dir.path()).unwrap();
+        let places = (dir.path(), dir.path());
+        let power = Power::new(board, player, Vec::new(), Vec::new(), places, EventLog::default());
+
+        tokio::select! {
+            biased;
+            _ = power.command_line(&storage) => {}
+            () = std::future::ready(()) => {} // cancels it in the middle of the copy
+        }
+
+        let first_seen = loop {
+            match fs::metadata(power.variables()) {
+                Ok(found) => break found,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        };
+        assert_eq!(first_seen.len(), template_bytes);
     }
 }
