@@ -119,9 +119,9 @@ async fn attempt(board: &Board, player: &Player, dir: &Path) -> Result<(), Strin
     booted.and(closed)
 }
 
-/// Evidence is one line; a failed QEMU brings its command line along.
+/// Evidence is one line for people: a failed QEMU brings its command line along, and more words than the first.
 fn first_line(text: &str) -> String {
-    text.lines().next().unwrap_or_default().to_owned()
+    text.split(['\n', ';']).next().unwrap_or_default().to_owned()
 }
 
 /// Everything whose change makes an old verdict worthless.
