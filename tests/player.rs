@@ -108,3 +108,16 @@ async fn who_asks_for_kvm_where_qemu_has_none_is_refused() {
     let chosen = choose(&board, &host, AcceleratorChoice::Auto).await.unwrap();
     assert_eq!((chosen.player.accelerator, chosen.remark), (Accelerator::Tcg, None));
 }
+
+#[tokio::test]
+async fn a_probe_that_could_not_be_made_is_no_verdict_for_ever() {
+    let dir = tempfile::tempdir().unwrap();
+    let host = support::host(dir.path());
+    let board = Catalog::load(None).unwrap().board("pc-seabios").unwrap();
+    let chosen = choose(&board, &host, AcceleratorChoice::Only(Accelerator::Tcg)).await.unwrap();
+    let no_folder = dir.path().join("file");
+    std::fs::write(&no_folder, "").unwrap();
+    let verdict = prove_kvm(&board, &chosen.player, &host.cache, &no_folder).await;
+    assert!(!verdict.usable, "{verdict:?}");
+    assert!(!host.cache.join("accelerators.json").exists(), "{verdict:?}");
+}
