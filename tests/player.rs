@@ -95,3 +95,29 @@ async fn kvm_is_taken_only_if_a_guest_was_seen_to_run_and_the_verdict_is_remembe
     assert!(!begun.is_past(), "a remembered verdict is not probed again");
     assert!(support::processes_with(dir.path()).is_empty());
 }
+
+#[tokio::test]
+async fn who_asks_for_kvm_where_qemu_has_none_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let host = support::host(dir.path());
+    // Of another architecture than any host that KVM runs on as a matter of course.
+    let slug = if cfg!(target_arch = "x86_64") { "generic-aarch64" } else { "pc-seabios" };
+    let board = Catalog::load(None).unwrap().board(slug).unwrap();
+    let refused = choose(&board, &host, AcceleratorChoice::Only(Accelerator::Kvm)).await.unwrap_err();
+    assert!(refused.to_string().ends_with("was built without it"), "{refused}");
+    let chosen = choose(&board, &host, AcceleratorChoice::Auto).await.unwrap();
+    assert_eq!((chosen.player.accelerator, chosen.remark), (Accelerator::Tcg, None));
+}
+
+#[tokio::test]
+async fn a_probe_that_could_not_be_made_is_no_verdict_for_ever() {
+    let dir = tempfile::tempdir().unwrap();
+    let host = support::host(dir.path());
+    let board = Catalog::load(None).unwrap().board("pc-seabios").unwrap();
+    let chosen = choose(&board, &host, AcceleratorChoice::Only(Accelerator::Tcg)).await.unwrap();
+    let no_folder = dir.path().join("file");
+    std::fs::write(&no_folder, "").unwrap();
+    let verdict = prove_kvm(&board, &chosen.player, &host.cache, &no_folder).await;
+    assert!(!verdict.usable, "{verdict:?}");
+    assert!(!host.cache.join("accelerators.json").exists(), "{verdict:?}");
+}

@@ -1,5 +1,8 @@
 //! Suites as files: what is read, and what is complained about.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 use std::time::Duration;
 
 use standin::board::Capability;
@@ -178,4 +181,22 @@ fn a_suite_that_is_no_file_is_said_so() {
         error.to_string().contains("smoek: 1 complaint") && error.to_string().contains("No such file"),
         "{error}"
     );
+}
+
+/// `standin test here.toml`, and not `./here.toml`.
+#[test]
+fn a_suite_in_the_folder_that_one_is_in_finds_its_programs_and_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let suite = "title = 'S'\n[[test]]\ntitle = 'T'\nsteps = [{ exec = ['./tool.sh'] }, { exec = ['cat', 'here.toml'] }]";
+    std::fs::write(dir.path().join("here.toml"), suite).unwrap();
+    std::fs::write(dir.path().join("tool.sh"), "#!/bin/sh\ntest -f here.toml\n").unwrap();
+    std::fs::set_permissions(dir.path().join("tool.sh"), Permissions::from_mode(0o755)).unwrap();
+    let run = Command::new(env!("CARGO_BIN_EXE_standin"))
+        .args(["test", "here.toml", "--board", "pc-seabios", "--accelerator", "tcg"])
+        .current_dir(dir.path())
+        .env("STANDIN_RUNS", dir.path().join("runs"))
+        .env("STANDIN_CACHE", dir.path().join("cache"))
+        .output()
+        .unwrap();
+    assert_eq!(run.status.code(), Some(0), "{}", String::from_utf8_lossy(&run.stderr));
 }

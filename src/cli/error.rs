@@ -34,12 +34,13 @@ impl Exit {
     /// The number that a shell sees.
     pub fn code(self) -> u8 {
         match self {
-            Self::Passed => 0,
-            Self::Failed => 1,
+            // No run comes of it, so no verdict.
             Self::Usage => 2,
-            Self::Broken => 3,
-            Self::NothingRun => 4,
-            Self::Interrupted => 130, // 128 and SIGINT, as shells say it
+            Self::Passed => Verdict::Passed.exit_code(),
+            Self::Failed => Verdict::Failed.exit_code(),
+            Self::Broken => Verdict::Broken.exit_code(),
+            Self::NothingRun => Verdict::NothingRun.exit_code(),
+            Self::Interrupted => Verdict::Interrupted.exit_code(),
         }
     }
 }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::firmware::FlashFormat;
+use crate::board::machine_type::MachineType;
 use crate::board::{
     Arch, Attachment, Board, Firmware, KeyboardSocket, NetworkDevice, ScreenDevice, Watchdog,
 };
@@ -211,9 +212,9 @@ fn usb(args: &mut Arguments, board: &Board) {
     }
 }
 
-/// Raspberry Pi machines have no PCI; their USB is built in.
+/// Whether the machine has PCI; one that has none, as a Raspberry Pi, has its USB built in.
 fn has_pci(board: &Board) -> bool {
-    !board.qemu.machine.starts_with("raspi")
+    MachineType::named(&board.qemu.machine).is_some_and(|machine| machine.pci)
 }
 
 fn medium(args: &mut Arguments, board: &Board, name: &str, path: &Path) {

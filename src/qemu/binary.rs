@@ -99,7 +99,7 @@ pub enum BinaryError {
         arch: Arch,
     },
     /// The user named a file that cannot be run.
-    #[error("cannot run {path}", path = path.display())]
+    #[error("cannot run {path}")]
     Run {
         /// The file.
         path: PathBuf,

@@ -55,7 +55,7 @@ pub enum BootRomError {
     #[error("cannot read the card's image")]
     Image(#[source] io::Error),
     /// The host cannot keep what was loaded.
-    #[error("cannot write {path}", path = path.display())]
+    #[error("cannot write {path}")]
     Write {
         /// Which file.
         path: PathBuf,

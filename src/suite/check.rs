@@ -26,7 +26,9 @@ const SUITE_DEADLINE: Duration = Duration::from_secs(30 * 60);
 pub fn load(path: &Path) -> Result<Suite, DocumentError> {
     let name = path.display().to_string();
     let text = std::fs::read_to_string(path).map_err(|error| DocumentError::unreadable(&name, &error))?;
-    parse(&name, &text, path.parent())
+    // `suite.toml` lies in the folder that we are in, which has a name of its own.
+    let dir = path.parent().map(|dir| if dir.as_os_str().is_empty() { Path::new(".") } else { dir });
+    parse(&name, &text, dir)
 }
 
 /// Reads a suite from its text. Relative paths in it start from `dir`; without one it can have no paths.

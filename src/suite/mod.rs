@@ -18,7 +18,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::board::Capability;
+use crate::board::{Capability, word};
 use crate::device::power::PowerState;
 use crate::event::Origin;
 
@@ -232,7 +232,7 @@ impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let quoted = |text: &Template| format!("`{}`", text.source().escape_debug());
         match self {
-            Self::Power(verb) => write!(f, "power {}", format!("{verb:?}").to_lowercase()),
+            Self::Power(verb) => write!(f, "power {}", word(verb)),
             Self::Flash(FlashSource::Image) => f.write_str("flash the image"),
             Self::Flash(FlashSource::File(path)) => write!(f, "flash {}", path.display()),
             Self::Expect(text) => write!(f, "expect {}", quoted(text)),
@@ -242,8 +242,7 @@ impl fmt::Display for Action {
             Self::Run(run) => write!(f, "run {}", quoted(&run.command)),
             Self::LogIn => f.write_str("login"),
             Self::WaitEvent { name, by: None } => write!(f, "wait for event {name}"),
-            Self::WaitEvent { name, by: Some(Origin::Guest) } => write!(f, "wait for event {name} by guest"),
-            Self::WaitEvent { name, by: Some(Origin::Host) } => write!(f, "wait for event {name} by host"),
+            Self::WaitEvent { name, by: Some(by) } => write!(f, "wait for event {name} by {}", word(by)),
             Self::Assert(Assertion::Equal(left, right)) => {
                 write!(f, "assert {} equals {}", quoted(left), quoted(right))
             }
@@ -254,7 +253,7 @@ impl fmt::Display for Action {
                 write!(f, "assert {} matches {}", quoted(left), quoted(right))
             }
             Self::Assert(Assertion::PowerState(state)) => {
-                write!(f, "assert power is {}", format!("{state:?}").to_lowercase())
+                write!(f, "assert power is {}", word(state))
             }
             Self::Exec(words) => {
                 let words: Vec<&str> = words.iter().map(Template::source).collect();

@@ -12,7 +12,7 @@ use tracing::Instrument;
 
 use super::outcome::{Outcome, StepReport, SuiteReport, TestReport};
 use super::progress::{Observer, Progress};
-use super::step::{self, Bench, StepError};
+use super::step::{self, Scene, StepError};
 use super::template::Values;
 use super::{Action, Suite, Test};
 use crate::board::{Board, Capability, word};
@@ -134,7 +134,7 @@ impl Runner<'_> {
         let (started, clock) = (Timestamp::now(), Instant::now());
         let events = self.device.events.clone();
         let first_event = events.len();
-        let mut bench = Bench {
+        let mut scene = Scene {
             device: &mut *self.device,
             suite: self.suite,
             options: self.options,
@@ -151,7 +151,7 @@ impl Runner<'_> {
             observer(Progress::StepBegins { what: &what });
             let clock = Instant::now();
             let deadline = step.within.map_or(deadline, |within| deadline.within(within));
-            let done = perform(&mut bench, &step.action, deadline, self.options.cancel.clone()).await;
+            let done = perform(&mut scene, &step.action, deadline, self.options.cancel.clone()).await;
             outcome = match (done, lab_fault(&events.since(first_event))) {
                 (None, _) => Outcome::NotRun { reason: INTERRUPTED.to_owned() },
                 (Some(_), Some(reason)) => Outcome::Broken { reason },
@@ -175,7 +175,7 @@ impl Runner<'_> {
             duration_ms: milliseconds(clock),
             steps,
             events: events.since(first_event),
-            evidence: bench.evidence,
+            evidence: scene.evidence,
         }
     }
 
@@ -186,7 +186,7 @@ impl Runner<'_> {
 
 /// Performs a step; `None` if the run was cancelled meanwhile.
 async fn perform(
-    bench: &mut Bench<'_>,
+    scene: &mut Scene<'_>,
     action: &Action,
     deadline: Deadline,
     mut cancel: watch::Receiver<bool>,
@@ -200,11 +200,11 @@ async fn perform(
     };
     let done = match action {
         // A program has children of its own: it is not dropped but killed, and waited for.
-        Action::Exec(words) => Some(step::exec(bench, words, deadline, cancelled).await),
+        Action::Exec(words) => Some(step::exec(scene, words, deadline, cancelled).await),
         _ => tokio::select! {
             biased;
             () = cancelled => None,
-            done = step::perform(bench, action, deadline) => Some(done),
+            done = step::perform(scene, action, deadline) => Some(done),
         },
     };
     done.filter(|_| !*is_cancelled.borrow())
