@@ -4,11 +4,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser as _;
-use standin::cli::{Cli, Exit, run};
+use standin::cli::{Cli, Exit, run, say};
 use standin::sys::child::wait_for_all;
-
-/// How long the aftermath of cancelled work may take: dying children need some milliseconds.
-const AFTERMATH: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -16,7 +13,7 @@ fn main() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("error: cannot start the runtime: {error}");
+            say(format_args!("error: cannot start the runtime: {error}"));
             return Exit::Broken.into();
         }
     };

@@ -246,3 +246,26 @@ fn up_types_standard_input_and_ends_when_the_board_halts() {
     assert!(stderr(&output).contains("halted itself"), "{}", stderr(&output));
     place.expect_nothing_left();
 }
+
+#[test]
+fn a_stderr_that_nobody_reads_changes_no_exit_code() {
+    let place = Place::new();
+    for (words, code) in [
+        (&["test", "smoke", "--board", "pc-seabios", "--accelerator", "tcg", "-vvv"][..], 0),
+        (&["test", "smoek", "--board", "pc-seabios"], 2),
+        (&["boards", "check", "missing.toml"], 2),
+    ] {
+        let (unread, stderr) = std::io::pipe().unwrap();
+        drop(unread);
+        let output = place.command(words).stderr(stderr).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{words:?}");
+        place.expect_nothing_left();
+    }
+}
+
+#[test]
+fn a_log_that_is_no_terminal_has_no_colours() {
+    let place = Place::new();
+    let output = place.standin(&["doctor", "-vv", "--cache", "/proc/nowhere"]);
+    assert!(stderr(&output).contains("WARN") && !stderr(&output).contains('\x1b'), "{}", stderr(&output));
+}

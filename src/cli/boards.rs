@@ -6,7 +6,7 @@ use std::sync::Arc;
 use clap::Subcommand;
 use serde_json::{Value as Json, json};
 
-use super::{CliError, Context, Exit, Output};
+use super::{CliError, Context, Exit, Output, say};
 use crate::board::catalog::{Entry, Origin};
 use crate::board::file::BoardFile;
 use crate::board::{Board, BoardFileError, MediumKind, ScreenConnector, Time, check, word};
@@ -141,7 +141,7 @@ fn tell<'e>(errors: impl Iterator<Item = &'e BoardFileError>, json: bool) -> Exi
     for error in errors {
         exit = Exit::Usage;
         if !json {
-            eprintln!("error: {error}");
+            say(format_args!("error: {error}"));
         }
     }
     exit

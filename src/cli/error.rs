@@ -4,6 +4,7 @@ use std::error::Error;
 use std::io;
 use std::process::ExitCode;
 
+use super::say;
 use crate::board::BoardFileError;
 use crate::board::catalog::CatalogError;
 use crate::device::{DeviceError, Fault};
@@ -89,9 +90,9 @@ impl CliError {
         match self {
             Self::ClosedPipe => Exit::Passed,
             Self::Failed { exit, error, hints } => {
-                eprintln!("error: {}", chain(error.as_ref()));
+                say(format_args!("error: {}", chain(error.as_ref())));
                 for hint in hints {
-                    eprintln!("hint: {hint}");
+                    say(format_args!("hint: {hint}"));
                 }
                 *exit
             }

@@ -5,7 +5,7 @@ use std::io;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
-use super::Exit;
+use super::{Exit, say};
 
 /// Becomes true at the first SIGINT or SIGTERM; the second ends the process.
 ///
@@ -28,7 +28,7 @@ async fn count(mut interrupts: Signal, mut terminations: Signal, asked: watch::S
         }
         times += 1;
         if times == 1 {
-            eprintln!("interrupted: ending and cleaning up; once more leaves at once");
+            say("interrupted: ending and cleaning up; once more leaves at once");
             asked.send_replace(true);
         } else {
             std::process::exit(Exit::Interrupted.code().into());

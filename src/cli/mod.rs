@@ -12,13 +12,14 @@ mod place;
 mod test;
 mod up;
 
+use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 pub use error::{CliError, Exit};
-pub use output::Output;
+pub use output::{Output, say};
 
 use crate::board::Catalog;
 
@@ -110,6 +111,11 @@ pub struct Log {
     filter: Option<EnvFilter>,
 }
 
+/// Whether words on stderr may be coloured: on a terminal, unless `NO_COLOR` says otherwise.
+fn has_colours() -> bool {
+    io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
 impl Log {
     /// Begins to log; called once.
     pub fn start(&self) {
@@ -121,6 +127,12 @@ impl Log {
             (false, _) => "trace",
         };
         let filter = self.filter.clone().unwrap_or_else(|| EnvFilter::new(level));
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+        tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(io::stderr)
+            .with_ansi(has_colours())
+            // It would panic on a stderr that nobody reads.
+            .log_internal_errors(false)
+            .init();
     }
 }

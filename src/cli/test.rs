@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::place::{AcceleratorOption, BackendOption};
-use super::{CliError, Context, Exit, interrupt, up};
+use super::{CliError, Context, Exit, has_colours, interrupt, say, up};
 use crate::board::Board;
 use crate::device::Device;
 use crate::io::image::Image;
@@ -117,7 +117,7 @@ async fn perform(
             setting.image = Some(image.into());
         }
         if let Some(remark) = &cast.chosen.remark {
-            eprintln!("{remark}");
+            say(remark);
         }
         show.board(&setting);
         let mut reports = Vec::new();
@@ -345,13 +345,13 @@ struct Show {
 impl Show {
     fn new(json: bool) -> Self {
         let on_terminal = io::stderr().is_terminal();
-        let colour = on_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         let columns = on_terminal.then(crate::sys::terminal::columns).flatten();
         match json {
             true => Self { terminal: None, json: Some(JsonLines::new(io::stdout())) },
-            false => {
-                Self { terminal: Some(Terminal::new(io::stderr(), Style { columns, colour })), json: None }
-            }
+            false => Self {
+                terminal: Some(Terminal::new(io::stderr(), Style { columns, colour: has_colours() })),
+                json: None,
+            },
         }
     }
 
@@ -369,7 +369,7 @@ impl Show {
         self.terminal.iter_mut().for_each(|terminal| terminal.finish(summary));
         self.json.iter_mut().for_each(|json| json.finish(summary));
         if let Some(dir) = report {
-            eprintln!("report: {}", dir.join("report.json").display());
+            say(format_args!("report: {}", dir.join("report.json").display()));
         }
     }
 }

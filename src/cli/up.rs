@@ -9,7 +9,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 
 use super::place::AcceleratorOption;
-use super::{CliError, Context, Exit, Output, interrupt};
+use super::{CliError, Context, Exit, Output, interrupt, say};
 use crate::board::Board;
 use crate::deadline::Deadline;
 use crate::device::Device;
@@ -55,7 +55,7 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, CliError>
     let host = context.place.host();
     let chosen = player::choose(&board, &host, args.accelerator.into()).await?;
     if let Some(remark) = &chosen.remark {
-        eprintln!("{remark}");
+        say(remark);
     }
     let run = RunDir::create(&host.runs).map_err(CliError::broken)?;
     let ended = hold(args, board, chosen, &run).await;
@@ -119,11 +119,11 @@ async fn attend(device: &mut Device, image: &Image) -> Result<Exit, CliError> {
     let mut said = device.console().map_err(CliError::usage)?.subscribe();
     let raw = RawTerminal::enter().map_err(CliError::broken)?;
     if raw.is_some() {
-        eprintln!("{} runs; Ctrl-] takes its power and leaves", device.board.name);
+        say(format_args!("{} runs; Ctrl-] takes its power and leaves", device.board.name));
     }
     device.power_on(Deadline::after(SWITCHING)).await?;
     for (port, here) in device.forwards(Deadline::after(SWITCHING)).await? {
-        eprintln!("port {port} of the board is 127.0.0.1:{here}");
+        say(format_args!("port {port} of the board is 127.0.0.1:{here}"));
     }
     let mut keys = read_keys();
     let over = events.wait_for(0, Deadline::after(FOREVER), |kind| {
@@ -136,7 +136,7 @@ async fn attend(device: &mut Device, image: &Image) -> Result<Exit, CliError> {
             biased;
             bytes = said.recv() => match bytes {
                 Ok(bytes) => show(&bytes)?,
-                Err(RecvError::Lagged(_)) => eprintln!("\n[the terminal is too slow; the log has everything]"),
+                Err(RecvError::Lagged(_)) => say("\n[the terminal is too slow; the log has everything]"),
                 Err(RecvError::Closed) => break Ok(Exit::Broken),
             },
             Some(bytes) = keys.recv() => {
@@ -152,7 +152,7 @@ async fn attend(device: &mut Device, image: &Image) -> Result<Exit, CliError> {
                 Ok(event) => match event.kind.lab_fault() {
                     Some(reason) => Err(CliError::broken(reason.to_owned())),
                     None => {
-                        eprintln!("[{} halted itself]", device.board.slug);
+                        say(format_args!("[{} halted itself]", device.board.slug));
                         Ok(Exit::Passed)
                     }
                 },
