@@ -105,7 +105,10 @@ fn bad_input_is_usage_with_a_clear_error_and_nothing_is_started() {
         (&["test", &not_toml, "--board", "pc-seabios"], "not.toml: 1 complaint"),
         (&["--boards", &boards, "test", "smoke", "--board", "broken"], "powr: no such key"),
         (&["test", "smoke", "--board", "pc-seabios", "--image", &missing], "No such file"),
-        (&["test", "smoke", "--board", "pc-seabios", "--image", &folder], "cannot read image"),
+        (
+            &["test", "smoke", "--board", "pc-seabios", "--image", &folder],
+            "is a folder, which cannot be flashed",
+        ),
         (&["test", "smoke", "--board", "pc-seabios", "--image", &empty], "is empty"),
         (&["test", "smoke", "--board", "pc-seabios", "--image", &packed], "is an xz file"),
         (&["test", "smoke", "--board", "pc-seabios", "--image", &huge], "medium `disk` only 268435456"),

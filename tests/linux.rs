@@ -29,7 +29,8 @@ async fn boots_linux(slug: &str, image: PathBuf, arch: &str) {
     let board = Catalog::load(None).unwrap().board(slug).unwrap();
     let chosen = choose(&board, &host, AcceleratorChoice::Only(Accelerator::Tcg)).await.unwrap();
     let places = Places::create(&dir.path().join("evidence"), &dir.path().join("scratch")).unwrap();
-    let image = Image::open(&image, dir.path()).unwrap();
+    let medium = board.flash_medium();
+    let image = Image::open(&image, dir.path(), &medium.name, medium.size.0).unwrap();
     let mut device = open_stand_in(board.clone(), chosen.player, &places, Vec::new()).unwrap();
     procedure::flash(&mut device, &image).await.unwrap();
     device.power_on(secs(30)).await.unwrap();

@@ -258,7 +258,7 @@ fn image_of(args: &Args, suite: &Suite) -> Option<PathBuf> {
 const SELFTEST: &str = "selftest";
 
 fn open_images(args: &Args, suites: &[Suite], casts: &[Cast], scratch: &Path) -> Result<Images, CliError> {
-    let mut images = HashMap::new();
+    let mut images: HashMap<PathBuf, Image> = HashMap::new();
     for suite in suites {
         let Some(name) = image_of(args, suite) else {
             if suite.wants_image() {
@@ -270,12 +270,14 @@ fn open_images(args: &Args, suites: &[Suite], casts: &[Cast], scratch: &Path) ->
         };
         for cast in casts {
             let medium = cast.board.flash_medium();
-            if !images.contains_key(&name) {
-                let folder = scratch.join(format!("image-{}", images.len()));
-                std::fs::create_dir_all(&folder).map_err(CliError::broken)?;
-                images.insert(name.clone(), up::open_image(&name, &folder)?);
+            match images.get(&name) {
+                Some(image) => image.check_fits(&medium.name, medium.size.0)?,
+                None => {
+                    let folder = scratch.join(format!("image-{}", images.len()));
+                    std::fs::create_dir_all(&folder).map_err(CliError::broken)?;
+                    images.insert(name.clone(), up::open_image(&name, &folder, medium)?);
+                }
             }
-            images[&name].check_fits(&medium.name, medium.size.0)?;
         }
     }
     Ok(Images(images))

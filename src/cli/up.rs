@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use super::place::AcceleratorOption;
 use super::{CliError, Context, Exit, Output, interrupt, say};
-use crate::board::Board;
+use crate::board::{Board, Medium};
 use crate::deadline::Deadline;
 use crate::device::Device;
 use crate::event::EventKind;
@@ -64,9 +64,7 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, CliError>
 }
 
 async fn hold(args: Args, board: Arc<Board>, chosen: Chosen, run: &RunDir) -> Result<Exit, CliError> {
-    let image = open_image(&args.image, &run.scratch())?;
-    let medium = board.flash_medium();
-    image.check_fits(&medium.name, medium.size.0)?;
+    let image = open_image(&args.image, &run.scratch(), board.flash_medium())?;
     let places = Places::create(&run.path().join("console"), &run.scratch()).map_err(CliError::broken)?;
     if args.print_qemu_args {
         print_qemu_args(&board, &chosen, &places, Some(&image), &args.forward).await?;
@@ -103,12 +101,15 @@ pub(super) async fn print_qemu_args(
     printed
 }
 
-/// The image that the user named: the built-in one or a file.
-pub(super) fn open_image(name: &Path, scratch: &Path) -> Result<Image, CliError> {
+/// The image that the user named: the built-in one or a file. It fits on `medium`.
+pub(super) fn open_image(name: &Path, scratch: &Path, medium: &Medium) -> Result<Image, CliError> {
+    let (medium, capacity) = (&medium.name, medium.size.0);
     if name.as_os_str() == "selftest" {
-        return Ok(Image::built_in("selftest", SELFTEST_IMAGE, scratch)?);
+        let image = Image::built_in("selftest", SELFTEST_IMAGE, scratch)?;
+        image.check_fits(medium, capacity)?;
+        return Ok(image);
     }
-    Ok(Image::open(name, scratch)?)
+    Ok(Image::open(name, scratch, medium, capacity)?)
 }
 
 /// Flashes, powers on, and passes bytes until somebody or something ends it.

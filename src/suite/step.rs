@@ -198,7 +198,9 @@ async fn flash(scene: &mut Scene<'_>, source: &FlashSource, deadline: Deadline) 
         }
         FlashSource::File(path) => {
             let (path, scratch) = (path.clone(), scene.options.scratch.to_owned());
-            let open = blocking(move || Image::open(&path, &scratch));
+            let medium = scene.device.board.flash_medium();
+            let (medium, capacity) = (medium.name.clone(), medium.size.0);
+            let open = blocking(move || Image::open(&path, &scratch, &medium, capacity));
             opened = deadline
                 .bound(open)
                 .await
