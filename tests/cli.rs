@@ -208,6 +208,15 @@ fn a_suite_that_the_board_cannot_serve_exits_4_and_names_what_is_missing() {
 }
 
 #[test]
+fn the_network_suite_reaches_the_dut_at_an_address_of_its_own() {
+    let place = Place::new();
+    let output = place.standin(&["test", "network", "--board", "pc-seabios", "--board", "raspberrypi4-64"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(stderr(&output).contains("6 passed"), "{}", stderr(&output));
+    place.expect_nothing_left();
+}
+
+#[test]
 fn json_is_one_object_per_line_and_the_last_one_is_the_summary() {
     let place = Place::new();
     let suite = place.write("red.toml", RED_SUITE);

@@ -3,7 +3,7 @@
 //! Everything that can be wrong with what was asked is found before anything is started. Then each suite gets a
 //! device of its own on each board, off and blank, and the whole run one directory.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -160,7 +160,7 @@ impl Hold<'_> {
         let evidence = self.run.path().join(&self.name);
         let scratch = self.run.scratch().join(&self.name);
         let places = Places::create(&evidence, &scratch).map_err(CliError::broken)?;
-        let mut device = self.open(&places)?;
+        let mut device = self.open(suite, &places)?;
         let options = Options {
             image: self.image,
             fail_fast: self.args.fail_fast.then_some(true),
@@ -181,9 +181,10 @@ impl Hold<'_> {
         Ok(report)
     }
 
-    fn open(&self, places: &Places) -> Result<Device, CliError> {
+    fn open(&self, suite: &Suite, places: &Places) -> Result<Device, CliError> {
         let (board, player) = (self.cast.board.clone(), self.cast.chosen.player.clone());
-        open_stand_in(board, player, places, self.args.forward.clone()).map_err(CliError::broken)
+        let forwards: BTreeSet<u16> = suite.forward.iter().chain(&self.args.forward).copied().collect();
+        open_stand_in(board, player, places, forwards.into_iter().collect()).map_err(CliError::broken)
     }
 }
 

@@ -124,7 +124,7 @@ async fn attend(device: &mut Device, image: &Image) -> Result<Exit, CliError> {
     }
     device.power_on(Deadline::after(SWITCHING)).await?;
     for (port, here) in device.forwards(Deadline::after(SWITCHING)).await? {
-        say(format_args!("port {port} of the board is 127.0.0.1:{here}"));
+        say(format_args!("port {port} of the board is {here}"));
     }
     let mut keys = read_keys();
     let over = events.wait_for(0, Deadline::after(FOREVER), |kind| {

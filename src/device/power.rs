@@ -2,8 +2,10 @@
 //!
 //! `Device` owns it and hands it what a power-on needs; `close` leaves no process.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +15,7 @@ use crate::board::{Board, Firmware, StartsOn};
 use crate::deadline::Deadline;
 use crate::event::{EventKind, EventLog, Origin};
 use crate::io::file;
-use crate::qemu::arguments::{Accelerator, FirmwareFiles, Launch, arguments};
+use crate::qemu::arguments::{Accelerator, FirmwareFiles, Launch, Reach, arguments, card};
 use crate::qemu::boot_rom::{self, BootRomError, Model};
 use crate::qemu::firmware::FlashFormat;
 use crate::qemu::machine::{Machine, MachineError, Start, SystemState, command_line};
@@ -112,7 +114,9 @@ pub struct Power {
     player: Player,
     scratch: PathBuf,
     stderr: PathBuf,
-    forwards: Vec<u16>,
+    reach: Reach,
+    /// The interfaces whose cable is out; they stay so over power cycles.
+    unplugged: BTreeSet<String>,
     serial: Vec<SerialLine>,
     events: EventLog,
     mains: bool,
@@ -125,12 +129,13 @@ impl Power {
         board: Arc<Board>,
         player: Player,
         serial: Vec<SerialLine>,
-        forwards: Vec<u16>,
+        reach: Reach,
         (scratch, evidence): (&Path, &Path),
         events: EventLog,
     ) -> Self {
         let (scratch, stderr) = (scratch.to_owned(), evidence.join("qemu.stderr"));
-        Self { board, player, scratch, stderr, forwards, serial, events, mains: false, machine: None }
+        let unplugged = BTreeSet::new();
+        Self { board, player, scratch, stderr, reach, unplugged, serial, events, mains: false, machine: None }
     }
 
     /// What the system does, and whether mains are on.
@@ -223,10 +228,38 @@ impl Power {
         }
     }
 
-    /// Where the DUT's forwarded TCP ports are reachable: pairs of its port and ours; empty while it is off.
-    pub async fn forwards(&self, deadline: Deadline) -> Result<Vec<(u16, u16)>, PowerError> {
+    /// The loopback address on which this host reaches the DUT.
+    pub fn address(&self) -> Ipv4Addr {
+        self.reach.address
+    }
+
+    /// Puts the cable of a network interface in, or pulls it out; it stays so over power cycles.
+    pub async fn set_link(
+        &mut self,
+        interface: &str,
+        up: bool,
+        deadline: Deadline,
+    ) -> Result<(), PowerError> {
+        let changed =
+            if up { self.unplugged.remove(interface) } else { self.unplugged.insert(interface.to_owned()) };
+        if let Some(machine) = &self.machine {
+            machine.set_link(&card(interface), up, deadline).await?;
+        }
+        if changed {
+            let interface = interface.to_owned();
+            self.events.record(if up {
+                EventKind::LinkUp { interface }
+            } else {
+                EventKind::LinkDown { interface }
+            });
+        }
+        Ok(())
+    }
+
+    /// Where the DUT's forwarded TCP ports are reachable, as QEMU tells; empty while it is off.
+    pub async fn forwards(&self, deadline: Deadline) -> Result<Vec<(u16, SocketAddrV4)>, PowerError> {
         match &self.machine {
-            Some(machine) if !self.forwards.is_empty() => Ok(machine.forwards(deadline).await?),
+            Some(machine) if !self.reach.ports.is_empty() => Ok(machine.forwards(deadline).await?),
             _ => Ok(Vec::new()),
         }
     }
@@ -258,6 +291,9 @@ impl Power {
         self.events.record(EventKind::PowerOn);
         match Machine::start(start, self.events.clone(), deadline).await {
             Ok(machine) => {
+                for interface in &self.unplugged {
+                    machine.set_link(&card(interface), false, deadline).await?;
+                }
                 self.machine = Some(machine);
                 Ok(())
             }
@@ -275,7 +311,7 @@ impl Power {
             sandbox: self.player.sandbox,
             media: storage.plugged_in()?,
             firmware: self.firmware(storage).await?,
-            forwards: self.forwards.clone(),
+            reach: self.reach.clone(),
         };
         Ok(arguments(&self.board, &launch))
     }
@@ -377,7 +413,7 @@ mod tests {
         let board = Catalog::load(None).unwrap().board("generic-amd64").unwrap();
         let storage = Storage::create(&board, dir.path()).unwrap();
         let places = (dir.path(), dir.path());
-        let power = Power::new(board, player, Vec::new(), Vec::new(), places, EventLog::default());
+        let power = Power::new(board, player, Vec::new(), Reach::NOTHING, places, EventLog::default());
 
         tokio::select! {
             biased;

@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::io;
+use std::net::SocketAddrV4;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -168,8 +169,14 @@ impl Machine {
         Ok(())
     }
 
-    /// Where the DUT's forwarded TCP ports are reachable on this host: pairs of the DUT's port and the host's.
-    pub async fn forwards(&self, deadline: Deadline) -> Result<Vec<(u16, u16)>, MachineError> {
+    /// Puts the cable of a network card in, or pulls it out; `card` is the device's id.
+    pub async fn set_link(&self, card: &str, up: bool, deadline: Deadline) -> Result<(), MachineError> {
+        self.monitor.execute(qmp::set_link { name: card.to_owned(), up }, deadline).await?;
+        Ok(())
+    }
+
+    /// Where the DUT's forwarded TCP ports are reachable on this host.
+    pub async fn forwards(&self, deadline: Deadline) -> Result<Vec<(u16, SocketAddrV4)>, MachineError> {
         // Only the human monitor tells which port QEMU chose.
         let asked = qmp::human_monitor_command { command_line: "info usernet".to_owned(), cpu_index: None };
         Ok(parse_usernet(&self.monitor.execute(asked, deadline).await?))
@@ -309,12 +316,13 @@ pub fn command_line(program: &Path, arguments: &[String]) -> String {
 }
 
 /// Reads lines such as `TCP[HOST_FORWARD]  14  127.0.0.1 40123  10.0.2.15  22  0  0`.
-fn parse_usernet(table: &str) -> Vec<(u16, u16)> {
+fn parse_usernet(table: &str) -> Vec<(u16, SocketAddrV4)> {
     let rows = table.lines().filter_map(|line| {
         let words: Vec<&str> = line.split_whitespace().collect();
         match words[..] {
-            ["TCP[HOST_FORWARD]", _, _, host, _, guest, ..] => {
-                Some((guest.parse().ok()?, host.parse().ok()?))
+            ["TCP[HOST_FORWARD]", _, address, port, _, guest, ..] => {
+                let here = SocketAddrV4::new(address.parse().ok()?, port.parse().ok()?);
+                Some((guest.parse().ok()?, here))
             }
             _ => None,
         }
@@ -329,6 +337,7 @@ mod tests {
     #[test]
     fn forwarded_ports_are_read_from_what_qemu_prints() {
         let table = "Hub -1 (eth0):\n  Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ\n  TCP[HOST_FORWARD]  14       127.0.0.1 40123       10.0.2.15    22     0     0\n";
-        assert_eq!(parse_usernet(table), [(22, 40123)]);
+        let here = SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 40123);
+        assert_eq!(parse_usernet(table), [(22, here)]);
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
-use super::file::{AssertFile, StepFile, SuiteFile, TestFile};
+use super::file::{AssertFile, LinkVerb, StepFile, SuiteFile, TestFile};
 use super::template::{Template, Values};
 use super::{Action, Assertion, FlashSource, ImageChoice, Run, Step, Suite, Test};
 use crate::board::{Capability, Time};
@@ -14,8 +14,8 @@ use crate::document::{Document, DocumentError, nearest, one_of};
 use crate::event::{EventKind, Origin};
 
 /// Variables that every run sets.
-pub const BUILT_IN: [&str; 5] =
-    ["board.slug", "board.arch", "image.sha256", "image.bytes", "flash.medium.kind"];
+pub const BUILT_IN: [&str; 6] =
+    ["board.slug", "board.arch", "image.sha256", "image.bytes", "flash.medium.kind", "dut.address"];
 
 /// Generous for a boot under TCG on a busy host.
 const STEP_WITHIN: Duration = Duration::from_secs(60);
@@ -85,6 +85,7 @@ impl Check<'_, '_> {
             dir: self.dir.map(Path::to_owned),
             needs: file.needs,
             image,
+            forward: file.forward,
             variables: file.variables.into_iter().collect::<Values>(),
             deadline: self.time("deadline", file.deadline).unwrap_or(SUITE_DEADLINE),
             fail_fast: file.fail_fast,
@@ -118,6 +119,7 @@ impl Check<'_, '_> {
         let within = self.time(&format!("{key}.within"), file.within);
         let action = match verb {
             "power" => Action::Power(file.power?),
+            "link" => Action::Link { up: file.link? == LinkVerb::Up, interface: file.interface },
             "flash" => Action::Flash(match file.flash?.as_str() {
                 "image" => FlashSource::Image,
                 path => FlashSource::File(self.path(&inner, path)?),
@@ -370,8 +372,9 @@ impl Check<'_, '_> {
     }
 }
 
-const VERBS: [&str; 11] = [
+const VERBS: [&str; 12] = [
     "power",
+    "link",
     "flash",
     "expect",
     "expect_regex",
@@ -385,11 +388,13 @@ const VERBS: [&str; 11] = [
 ];
 
 /// Which verbs each option goes with.
-const OPTIONS: [(&str, &[&str]); 7] = [
+const OPTIONS: [(&str, &[&str]); 8] = [
+    ("interface", &["link"]),
     (
         "within",
         &[
             "power",
+            "link",
             "flash",
             "expect",
             "expect_regex",

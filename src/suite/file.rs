@@ -26,6 +26,9 @@ pub struct SuiteFile {
     pub needs: Vec<Capability>,
     /// The image that is flashed if none is given: `selftest`, or a path relative to this file.
     pub image: Option<String>,
+    /// TCP ports of the DUT that this host reaches on `${dut.address}`.
+    #[serde(default)]
+    pub forward: Vec<u16>,
     /// Texts that steps use as `${name}`; the command line can give them other values.
     #[serde(default)]
     pub variables: BTreeMap<String, String>,
@@ -64,6 +67,8 @@ pub struct TestFile {
 pub struct StepFile {
     /// Operates the power supply, the power button or the reset line.
     pub power: Option<PowerVerb>,
+    /// Puts a network cable in, or pulls it out; it stays so over power cycles.
+    pub link: Option<LinkVerb>,
     /// Writes an image and verifies it: `image` is the one that the suite runs with, all else is a path relative
     /// to this file.
     pub flash: Option<String>,
@@ -86,6 +91,8 @@ pub struct StepFile {
     /// Runs a program on the host, without a shell; it passes with exit status 0.
     pub exec: Option<Vec<String>>,
 
+    /// The network interface whose `link` changes, by its name in the board's file; the first if left out.
+    pub interface: Option<String>,
     /// How long the step may take; `60s` if left out, for `flash` and `exec` what is left of the test's time.
     pub within: Option<Time>,
     /// Variables that are set to groups of `expect_regex`, as in `{ address = "1" }`; they hold until the test ends.
@@ -119,6 +126,16 @@ pub enum PowerVerb {
     Hold,
     /// Pulls the reset line.
     Reset,
+}
+
+/// What can be done to a network cable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum LinkVerb {
+    /// Puts it in.
+    Up,
+    /// Pulls it out.
+    Down,
 }
 
 /// One thing that must be true.

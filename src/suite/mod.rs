@@ -39,6 +39,8 @@ pub struct Suite {
     pub needs: Vec<Capability>,
     /// What is flashed if the command line gives no image.
     pub image: Option<ImageChoice>,
+    /// TCP ports of the DUT that the host must reach.
+    pub forward: Vec<u16>,
     /// Its variables with their values; see [`Suite::set`].
     pub variables: Values,
     /// How long all tests together may take.
@@ -85,6 +87,13 @@ pub struct Step {
 pub enum Action {
     /// Operates the power supply, the power button or the reset line.
     Power(PowerVerb),
+    /// Puts a network cable in, or pulls it out.
+    Link {
+        /// The interface's name in the board file; `None` is the board's first.
+        interface: Option<String>,
+        /// Whether the cable is in afterwards.
+        up: bool,
+    },
     /// Writes an image and verifies it.
     Flash(FlashSource),
     /// Waits for a text on the console.
@@ -193,6 +202,7 @@ impl Action {
         match self {
             Self::Power(PowerVerb::Press | PowerVerb::Hold) => Some(Capability::PowerButton),
             Self::Power(PowerVerb::Reset) => Some(Capability::Reset),
+            Self::Link { .. } => Some(Capability::Network),
             Self::Expect(_) | Self::ExpectRegex { .. } | Self::Send(_) | Self::SendKeys(_) => {
                 Some(Capability::Serial)
             }
@@ -220,9 +230,8 @@ impl Action {
                 | Assertion::Matches(left, right),
             ) => vec![left, right],
             Self::Exec(words) => words.iter().collect(),
-            Self::Power(_) | Self::Flash(_) | Self::LogIn | Self::WaitEvent { .. } | Self::Assert(_) => {
-                Vec::new()
-            }
+            Self::Power(_) | Self::Link { .. } | Self::Flash(_) => Vec::new(),
+            Self::LogIn | Self::WaitEvent { .. } | Self::Assert(_) => Vec::new(),
         }
     }
 }
@@ -233,6 +242,10 @@ impl fmt::Display for Action {
         let quoted = |text: &Template| format!("`{}`", text.source().escape_debug());
         match self {
             Self::Power(verb) => write!(f, "power {}", word(verb)),
+            Self::Link { interface, up } => {
+                write!(f, "link {}", if *up { "up" } else { "down" })?;
+                interface.iter().try_for_each(|name| write!(f, " of {name}"))
+            }
             Self::Flash(FlashSource::Image) => f.write_str("flash the image"),
             Self::Flash(FlashSource::File(path)) => write!(f, "flash {}", path.display()),
             Self::Expect(text) => write!(f, "expect {}", quoted(text)),

@@ -15,7 +15,7 @@ use super::progress::{Observer, Progress};
 use super::step::{self, Scene, StepError};
 use super::template::Values;
 use super::{Action, Suite, Test};
-use crate::board::{Board, Capability, word};
+use crate::board::{Capability, word};
 use crate::deadline::Deadline;
 use crate::device::Device;
 use crate::event::{Event, EventKind};
@@ -53,7 +53,7 @@ pub async fn run(
     let mut runner = Runner {
         suite,
         options,
-        values: values(suite, &device.board, options.image),
+        values: values(suite, device, options.image),
         heed_from: after_last_fault(&device.events.since(0)),
         device,
     };
@@ -211,11 +211,15 @@ async fn perform(
 }
 
 /// The values of all variables but those that a test sets itself.
-fn values(suite: &Suite, board: &Board, image: Option<&Image>) -> Values {
+fn values(suite: &Suite, device: &Device, image: Option<&Image>) -> Values {
+    let board = &device.board;
     let mut values = suite.variables.clone();
     values.insert("board.slug".to_owned(), board.slug.clone());
     values.insert("board.arch".to_owned(), step::uname_machine(board.arch).to_owned());
     values.insert("flash.medium.kind".to_owned(), word(&board.flash_medium().kind));
+    if let Ok(address) = device.address() {
+        values.insert("dut.address".to_owned(), address.to_string());
+    }
     if let Some(image) = image {
         values.insert("image.sha256".to_owned(), image.sha256.clone());
         values.insert("image.bytes".to_owned(), image.bytes.to_string());

@@ -83,6 +83,9 @@ pub(super) async fn perform(
     }
     match action {
         Action::Power(verb) => power(scene.device, *verb, deadline).await,
+        Action::Link { interface, up } => {
+            Ok(scene.device.set_link(interface.as_deref(), *up, deadline).await?)
+        }
         Action::Flash(source) => flash(scene, source, deadline).await,
         Action::Expect(text) => {
             let pattern = Pattern::text(&scene.fill(text)?);
@@ -137,11 +140,14 @@ pub(super) async fn exec(
         ("STANDIN_BACKEND".to_owned(), scene.options.backend.to_owned()),
         ("STANDIN_RUN_DIR".to_owned(), scene.options.run_dir.display().to_string()),
     ];
+    if let Ok(address) = scene.device.address() {
+        environment.push(("STANDIN_ADDRESS".to_owned(), address.to_string()));
+    }
     if let Some(image) = scene.options.image {
         environment.push(("STANDIN_IMAGE_SHA256".to_owned(), image.sha256.clone()));
     }
     for (dut, host) in forwards {
-        environment.push((format!("STANDIN_FORWARD_{dut}"), format!("127.0.0.1:{host}")));
+        environment.push((format!("STANDIN_FORWARD_{dut}"), host.to_string()));
     }
     let program = program::Program {
         words: &words,
@@ -165,7 +171,8 @@ pub(super) fn uname_machine(arch: Arch) -> &'static str {
 /// Whether a step does something to the DUT that can cause an event.
 fn acts(action: &Action) -> bool {
     match action {
-        Action::Power(_) | Action::Flash(_) | Action::Send(_) | Action::SendKeys(_) => true,
+        Action::Power(_) | Action::Link { .. } | Action::Flash(_) => true,
+        Action::Send(_) | Action::SendKeys(_) => true,
         Action::Run(_) | Action::LogIn | Action::Exec(_) => true,
         Action::Expect(_) | Action::ExpectRegex { .. } | Action::WaitEvent { .. } | Action::Assert(_) => {
             false
