@@ -2,6 +2,7 @@
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -181,6 +182,22 @@ fn a_suite_that_is_no_file_is_said_so() {
         error.to_string().contains("smoek: 1 complaint") && error.to_string().contains("No such file"),
         "{error}"
     );
+}
+
+fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn schema() -> String {
+    let told = Command::new(env!("CARGO_BIN_EXE_standin")).args(["suites", "schema"]).output().unwrap();
+    String::from_utf8(told.stdout).unwrap()
+}
+
+#[test]
+fn the_schema_in_the_repository_is_that_of_the_types() {
+    let written = std::fs::read_to_string(repository().join("tests/suites/suite.schema.json")).unwrap();
+    let command = "cargo run -- suites schema > tests/suites/suite.schema.json";
+    assert!(written == schema(), "tests/suites/suite.schema.json is not that of the types; run `{command}`");
 }
 
 /// `standin test here.toml`, and not `./here.toml`.
