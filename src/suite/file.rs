@@ -3,7 +3,7 @@
 //! These structs mirror the file and nothing else; [`super::check`] makes a [`super::Suite`] of them. Every key may
 //! be missing when they are read, so that one missing key does not hide the other complaints; what may be left
 //! out in the schema is an `Option` that is not `required`, or has a `default` of its own. Their doc comments are the
-//! help that editors show, through `tests/suites/suite.schema.json`.
+//! help that editors show, through `tests/suites/suite.schema.json`; `docs/suites.md` is the reference for people.
 
 use std::collections::BTreeMap;
 
