@@ -149,6 +149,8 @@ fn a_failed_run_ends_with_the_failure_the_directory_and_the_command() {
          run directory: /runs/7\n\
          repeat with: standin test smoke --board pc"
     );
+    let nothing = Summary::of(&report(vec![suite(&[skipped()])])).to_string();
+    assert!(!nothing.contains("run directory") && nothing.contains("repeat with"), "{nothing}");
     let broken = Summary::of(&report(vec![suite(&[failed(), broken()])]));
     assert_eq!(broken.first_failure.map(|failure| failure.test).as_deref(), Some("t1"));
     assert_eq!(

@@ -1,10 +1,13 @@
 //! Suites as files: what is read, and what is complained about.
 
+use std::collections::BTreeSet;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use serde_json::Value;
 use standin::board::Capability;
 use standin::suite::{Action, builtin, check};
 
@@ -181,6 +184,59 @@ fn a_suite_that_is_no_file_is_said_so() {
         error.to_string().contains("smoek: 1 complaint") && error.to_string().contains("No such file"),
         "{error}"
     );
+}
+
+fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn schema() -> String {
+    let told = Command::new(env!("CARGO_BIN_EXE_standin")).args(["suites", "schema"]).output().unwrap();
+    String::from_utf8(told.stdout).unwrap()
+}
+
+#[test]
+fn the_schema_in_the_repository_is_that_of_the_types() {
+    let written = std::fs::read_to_string(repository().join("tests/suites/suite.schema.json")).unwrap();
+    let command = "cargo run -- suites schema > tests/suites/suite.schema.json";
+    assert!(written == schema(), "tests/suites/suite.schema.json is not that of the types; run `{command}`");
+}
+
+/// The keys of all tables, and the words of all choices.
+fn words_of(schema: &Value, words: &mut Vec<String>) {
+    match schema {
+        Value::Object(object) => {
+            let keys =
+                object.get("properties").and_then(Value::as_object).into_iter().flat_map(|keys| keys.keys());
+            words.extend(keys.cloned());
+            let choices = object.get("enum").and_then(Value::as_array).into_iter().flatten();
+            words.extend(choices.chain(object.get("const")).filter_map(Value::as_str).map(str::to_owned));
+            object.values().for_each(|value| words_of(value, words));
+        }
+        Value::Array(items) => items.iter().for_each(|item| words_of(item, words)),
+        _ => {}
+    }
+}
+
+#[test]
+fn the_reference_has_every_word_and_its_examples_are_suites() {
+    let reference = std::fs::read_to_string(repository().join("docs/suites.md")).unwrap();
+    let mut words = Vec::new();
+    words_of(&serde_json::from_str(&schema()).unwrap(), &mut words);
+    // The one state that no suite can ask for.
+    words.retain(|word| word != "unknown");
+    words.extend(check::BUILT_IN.map(str::to_owned));
+    let quoted: BTreeSet<&str> =
+        reference.split(|c: char| !c.is_alphanumeric() && !"_-.".contains(c)).collect();
+    let missing: Vec<_> = words.iter().filter(|word| !quoted.contains(word.as_str())).collect();
+    assert!(words.len() > 50 && missing.is_empty(), "docs/suites.md does not tell of {missing:?}");
+
+    let examples: Vec<_> =
+        reference.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert!(!examples.is_empty());
+    for example in examples {
+        check::parse("docs/suites.md", example, Some(repository())).unwrap_or_else(|error| panic!("{error}"));
+    }
 }
 
 /// `standin test here.toml`, and not `./here.toml`.

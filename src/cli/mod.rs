@@ -9,6 +9,7 @@ mod error;
 mod interrupt;
 mod output;
 mod place;
+mod suites;
 mod test;
 mod up;
 
@@ -45,6 +46,8 @@ pub struct Cli {
 enum Command {
     /// List, show and check the boards that there are
     Boards(boards::Args),
+    /// List the suites that are built in, and help to write others
+    Suites(suites::Args),
     /// Run suites on boards
     Test(test::Args),
     /// Start a board with its console in the terminal
@@ -58,6 +61,7 @@ pub async fn run(cli: Cli) -> Result<Exit, CliError> {
     let context = Context { boards: cli.boards, place: cli.place };
     match cli.command {
         Command::Boards(args) => boards::run(args, &context).await,
+        Command::Suites(args) => suites::run(args),
         Command::Test(args) => test::run(args, &context).await,
         Command::Up(args) => up::run(args, &context).await,
         Command::Doctor(args) => doctor::run(args, &context).await,

@@ -1,7 +1,7 @@
 //! An operating system image: opened once, known by its digest, written to media as often as asked.
 //!
 //! Raw images are read where they are; gzip is unpacked into the run's scratch, which owns the copy. Every
-//! function here blocks; callers use `spawn_blocking`.
+//! function here blocks; callers use `sys::blocking` while a machine may run.
 
 use std::fs::{self, File, FileType};
 use std::io::{self, Read, Seek, SeekFrom, Write};

@@ -212,11 +212,7 @@ impl Check<'_, '_> {
     }
 
     fn wait_event(&mut self, key: &str, name: &str, by: Option<Origin>) -> Option<Action> {
-        let Some(known) = EventKind::NAMES.into_iter().find(|known| *known == name) else {
-            let message = format!("expected {}, found `{name}`", one_of(EventKind::NAMES));
-            self.complain_near(&format!("{key}.wait_event"), message, name, EventKind::NAMES);
-            return None;
-        };
+        let known = EventKind::NAMES.into_iter().find(|known| *known == name)?;
         if by.is_some() && !["halt", "reset"].contains(&known) {
             let hint = "it goes with `halt` and `reset`";
             self.document.complain_with_hint(&format!("{key}.by"), format!("no part of `{known}`"), hint);
@@ -356,19 +352,6 @@ impl Check<'_, '_> {
     fn variables(&self) -> impl Iterator<Item = &str> {
         let own = self.known.iter().chain(&self.of_test).map(String::as_str);
         BUILT_IN.into_iter().chain(own)
-    }
-
-    fn complain_near(
-        &mut self,
-        key: &str,
-        message: String,
-        word: &str,
-        known: impl IntoIterator<Item = &'static str>,
-    ) {
-        match nearest(word, known) {
-            Some(near) => self.document.complain_with_hint(key, message, format!("did you mean `{near}`?")),
-            None => self.document.complain(key, message),
-        }
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! These structs mirror the file and nothing else; [`super::check`] makes a [`super::Suite`] of them. Every key may
 //! be missing when they are read, so that one missing key does not hide the other complaints; what may be left
-//! out in the schema is an `Option` that is not `required`, or has a `default` of its own.
+//! out in the schema is an `Option` that is not `required`, or has a `default` of its own. Their doc comments are the
+//! help that editors show, through `tests/suites/suite.schema.json`; `docs/suites.md` is the reference for people.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::board::{Capability, Time};
 use crate::device::power::PowerState;
-use crate::event::Origin;
+use crate::event::{EventKind, Origin};
 
 /// A suite: tests that run one after the other on one DUT.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -85,6 +86,7 @@ pub struct StepFile {
     /// Reaches a shell on the console; answers a login prompt as the board's file says.
     pub login: Option<bool>,
     /// Waits for an event, such as `halt`.
+    #[schemars(extend("enum" = EventKind::NAMES))]
     pub wait_event: Option<String>,
     /// Compares values, or says what state the DUT must be in.
     pub assert: Option<AssertFile>,
