@@ -61,7 +61,7 @@ fn run_dirs(dir: &Path) -> Vec<PathBuf> {
 
 #[test]
 fn a_signal_ends_a_run_with_130_and_leaves_only_its_evidence() {
-    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
         let dir = tempfile::tempdir().unwrap();
         let mut run = start_run(dir.path());
         look_until("a machine", || machines(dir.path()).first().copied());
