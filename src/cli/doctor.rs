@@ -7,7 +7,7 @@ pub mod accelerator;
 pub mod facts;
 pub mod report;
 
-use super::{CliError, Context, Exit, Output};
+use super::{CliError, Context, Exit, Output, interrupt};
 use accelerator::AcceleratorReport;
 use facts::Facts;
 use report::Report;
@@ -29,8 +29,12 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     let catalog = context.catalog()?;
     let boards: Vec<_> = catalog.entries().filter_map(|entry| entry.board.clone().ok()).collect();
     let host = context.place.host();
-    let mut facts = Facts::gather(&boards, &host).await;
-    facts.accelerators.push(AcceleratorReport::kvm(&boards, &host).await);
+    let gathered = async {
+        let mut facts = Facts::gather(&boards, &host).await;
+        facts.accelerators.push(AcceleratorReport::kvm(&boards, &host).await);
+        Ok(facts)
+    };
+    let facts = interrupt::unless(&interrupt::listen()?, gathered).await?;
     let report = report::assemble(&boards, &facts);
     let mut output = Output::default();
     if args.json {

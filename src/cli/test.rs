@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use tokio::sync::watch;
 
+use super::interrupt::Interrupted;
 use super::place::{AcceleratorOption, BackendOption};
 use super::{CliError, Context, Exit, has_colours, interrupt, say, up};
 use crate::board::Board;
@@ -85,9 +85,10 @@ struct Cast {
 pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     let started = Timestamp::now();
     let suites = read_suites(&args)?;
-    let casts = cast(&args, context).await?;
+    let interrupted = interrupt::listen()?;
+    let casts = interrupt::unless(&interrupted, cast(&args, context)).await?;
     let run = RunDir::create(&context.place.host().runs).map_err(CliError::broken)?;
-    let outcome = perform(&args, started, &suites, &casts, &run).await;
+    let outcome = perform(&args, started, &suites, &casts, &run, interrupted).await;
     if matches!(outcome, Ok(Exit::Failed | Exit::Broken | Exit::Interrupted)) {
         run.keep_evidence().map_err(CliError::broken)?;
     } else {
@@ -102,13 +103,13 @@ async fn perform(
     suites: &[Suite],
     casts: &[Cast],
     run: &RunDir,
+    cancel: Interrupted,
 ) -> Result<Exit, CliError> {
-    let images = open_images(args, suites, casts, &run.scratch())?;
+    let images = interrupt::unless(&cancel, open_images(args, suites, casts, &run.scratch())).await?;
     if args.print_qemu_args {
-        print_qemu_args(args, suites, casts, &images, run).await?;
+        interrupt::unless(&cancel, print_qemu_args(args, suites, casts, &images, run)).await?;
         return Ok(Exit::Passed);
     }
-    let cancel = interrupt::listen().map_err(CliError::broken)?;
     let mut show = Show::new(args.json);
     let mut boards = Vec::new();
     for cast in casts {
@@ -152,7 +153,7 @@ struct Hold<'a> {
     /// Its folder in the run directory.
     name: String,
     image: Option<&'a Image>,
-    cancel: watch::Receiver<bool>,
+    cancel: Interrupted,
 }
 
 impl Hold<'_> {
@@ -258,7 +259,12 @@ fn image_of(args: &Args, suite: &Suite) -> Option<PathBuf> {
 
 const SELFTEST: &str = "selftest";
 
-fn open_images(args: &Args, suites: &[Suite], casts: &[Cast], scratch: &Path) -> Result<Images, CliError> {
+async fn open_images(
+    args: &Args,
+    suites: &[Suite],
+    casts: &[Cast],
+    scratch: &Path,
+) -> Result<Images, CliError> {
     let mut images: HashMap<PathBuf, Image> = HashMap::new();
     for suite in suites {
         let Some(name) = image_of(args, suite) else {
@@ -276,7 +282,7 @@ fn open_images(args: &Args, suites: &[Suite], casts: &[Cast], scratch: &Path) ->
                 None => {
                     let folder = scratch.join(format!("image-{}", images.len()));
                     std::fs::create_dir_all(&folder).map_err(CliError::broken)?;
-                    images.insert(name.clone(), up::open_image(&name, &folder, medium)?);
+                    images.insert(name.clone(), up::open_image(&name, &folder, medium).await?);
                 }
             }
         }

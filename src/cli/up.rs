@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 
+use super::interrupt::Interrupted;
 use super::place::AcceleratorOption;
 use super::{CliError, Context, Exit, Output, interrupt, say};
 use crate::board::{Board, Medium};
@@ -19,6 +20,7 @@ use crate::io::selftest::SELFTEST_IMAGE;
 use crate::lab::player::{self, Chosen};
 use crate::lab::{Places, open_stand_in};
 use crate::procedure;
+use crate::sys::blocking::blocking;
 use crate::sys::run_dir::RunDir;
 use crate::sys::terminal::RawTerminal;
 
@@ -53,25 +55,36 @@ const SWITCHING: Duration = Duration::from_secs(60);
 pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     let board = context.catalog()?.board(&args.board)?;
     let host = context.place.host();
-    let chosen = player::choose(&board, &host, args.accelerator.into()).await?;
+    let interrupted = interrupt::listen()?;
+    let choose = async { Ok(player::choose(&board, &host, args.accelerator.into()).await?) };
+    let chosen = interrupt::unless(&interrupted, choose).await?;
     if let Some(remark) = &chosen.remark {
         say(remark);
     }
     let run = RunDir::create(&host.runs).map_err(CliError::broken)?;
-    let ended = hold(args, board, chosen, &run).await;
+    let ended = hold(args, board, chosen, &run, &interrupted).await;
     run.remove().map_err(CliError::broken)?;
     ended
 }
 
-async fn hold(args: Args, board: Arc<Board>, chosen: Chosen, run: &RunDir) -> Result<Exit, CliError> {
-    let image = open_image(&args.image, &run.scratch(), board.flash_medium())?;
-    let places = Places::create(&run.path().join("console"), &run.scratch()).map_err(CliError::broken)?;
+async fn hold(
+    args: Args,
+    board: Arc<Board>,
+    chosen: Chosen,
+    run: &RunDir,
+    interrupted: &Interrupted,
+) -> Result<Exit, CliError> {
+    let scratch = run.scratch();
+    let open = open_image(&args.image, &scratch, board.flash_medium());
+    let image = interrupt::unless(interrupted, open).await?;
+    let places = Places::create(&run.path().join("console"), &scratch).map_err(CliError::broken)?;
     if args.print_qemu_args {
-        print_qemu_args(&board, &chosen, &places, Some(&image), &args.forward).await?;
+        let print = print_qemu_args(&board, &chosen, &places, Some(&image), &args.forward);
+        interrupt::unless(interrupted, print).await?;
         return Ok(Exit::Passed);
     }
     let mut device = open_stand_in(board, chosen.player, &places, args.forward).map_err(CliError::broken)?;
-    let ended = attend(&mut device, &image).await;
+    let ended = attend(&mut device, &image, interrupted).await;
     let closed = device.close().await.map_err(CliError::broken);
     closed.and(ended)
 }
@@ -102,27 +115,32 @@ pub(super) async fn print_qemu_args(
 }
 
 /// The image that the user named: the built-in one or a file. It fits on `medium`.
-pub(super) fn open_image(name: &Path, scratch: &Path, medium: &Medium) -> Result<Image, CliError> {
+pub(super) async fn open_image(name: &Path, scratch: &Path, medium: &Medium) -> Result<Image, CliError> {
     let (medium, capacity) = (&medium.name, medium.size.0);
     if name.as_os_str() == "selftest" {
         let image = Image::built_in("selftest", SELFTEST_IMAGE, scratch)?;
         image.check_fits(medium, capacity)?;
         return Ok(image);
     }
-    Ok(Image::open(name, scratch, medium, capacity)?)
+    let (name, scratch, medium) = (name.to_owned(), scratch.to_owned(), medium.clone());
+    Ok(blocking(move || Image::open(&name, &scratch, &medium, capacity)).await?)
 }
 
 /// Flashes, powers on, and passes bytes until somebody or something ends it.
-async fn attend(device: &mut Device, image: &Image) -> Result<Exit, CliError> {
-    let mut interrupted = interrupt::listen().map_err(CliError::broken)?;
-    procedure::flash(device, image).await?;
+async fn attend(device: &mut Device, image: &Image, interrupted: &Interrupted) -> Result<Exit, CliError> {
     let events = device.events.clone();
     let mut said = device.console().map_err(CliError::usage)?.subscribe();
+    let start = async {
+        procedure::flash(device, image).await?;
+        Ok(device.power_on(Deadline::after(SWITCHING)).await?)
+    };
+    interrupt::unless(interrupted, start).await?;
+    // Until here Ctrl-C interrupts; from here on it is typed.
     let raw = RawTerminal::enter().map_err(CliError::broken)?;
     if raw.is_some() {
         say(format_args!("{} runs; Ctrl-] takes its power and leaves", device.board.name));
     }
-    device.power_on(Deadline::after(SWITCHING)).await?;
+    let mut interrupted = interrupted.clone();
     for (port, here) in device.forwards(Deadline::after(SWITCHING)).await? {
         say(format_args!("port {port} of the board is {here}"));
     }
@@ -146,6 +164,7 @@ async fn attend(device: &mut Device, image: &Image) -> Result<Exit, CliError> {
                 let console = device.console().map_err(CliError::usage)?;
                 console.send_keys(typed, Deadline::after(SWITCHING)).await.map_err(CliError::broken)?;
                 if end.is_some() {
+                    say(format_args!("\n[{} was switched off]", device.board.slug));
                     break Ok(Exit::Passed);
                 }
             }

@@ -256,6 +256,14 @@ impl Power {
         Ok(())
     }
 
+    /// Makes sure that QEMU still answers, if there is one.
+    pub async fn check_player(&self, deadline: Deadline) -> Result<(), PowerError> {
+        match &self.machine {
+            Some(machine) => Ok(machine.check_answers(deadline).await?),
+            None => Ok(()),
+        }
+    }
+
     /// Where the DUT's forwarded TCP ports are reachable, as QEMU tells; empty while it is off.
     pub async fn forwards(&self, deadline: Deadline) -> Result<Vec<(u16, SocketAddrV4)>, PowerError> {
         match &self.machine {

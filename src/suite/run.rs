@@ -4,7 +4,7 @@
 //! own outlives [`run`].
 
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tokio::sync::watch;
@@ -102,6 +102,10 @@ pub async fn run(
 
 const INTERRUPTED: &str = "interrupted";
 
+/// How long the player may take to show that it lives when a step has failed: QEMU answers within milliseconds, and
+/// a host that keeps it waiting for longer is no lab.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
 fn is_interrupted(test: &TestReport) -> bool {
     matches!(&test.outcome, Outcome::NotRun { reason } if reason == INTERRUPTED)
 }
@@ -151,7 +155,12 @@ impl Runner<'_> {
             observer(Progress::StepBegins { what: &what });
             let clock = Instant::now();
             let deadline = step.within.map_or(deadline, |within| deadline.within(within));
-            let done = perform(&mut scene, &step.action, deadline, self.options.cancel.clone()).await;
+            let mut done = perform(&mut scene, &step.action, deadline, self.options.cancel.clone()).await;
+            if let Some(Err(StepError::Failed(_))) = &done
+                && let Err(silent) = scene.device.check_player(Deadline::after(ANSWER_WITHIN)).await
+            {
+                done = Some(Err(silent.into()));
+            }
             outcome = match (done, lab_fault(&events.since(first_event))) {
                 (None, _) => Outcome::NotRun { reason: INTERRUPTED.to_owned() },
                 (Some(_), Some(reason)) => Outcome::Broken { reason },
