@@ -97,7 +97,7 @@ fn bad_input_is_usage_with_a_clear_error_and_nothing_is_started() {
     place.write("machines/broken.toml", "slug = \"broken\"\npowr = 1\n");
     let missing = place.path("missing.img");
     let folder = place.path("machines");
-    let table: [(&[&str], &str); 15] = [
+    let table: [(&[&str], &str); 17] = [
         (&["test", "smoke", "--board", "pc-seabois"], "hint: did you mean `pc-seabios`?"),
         (&["test", "smoke"], "--board"),
         (&["test", "smoek", "--board", "pc-seabios"], "a suite is a file, or built in: smoke"),
@@ -117,6 +117,11 @@ fn bad_input_is_usage_with_a_clear_error_and_nothing_is_started() {
             "no suite has a variable `nothing`",
         ),
         (&["test", "smoke", "--board", "pc-seabios", "--backend", "physical"], "there is no bench"),
+        (&["test", "smoke", "--board", "pc-seabios", "--report", &empty], "cannot write report folder"),
+        (
+            &["test", "smoke", "--board", "pc-seabios", "--board", "pc-seabios"],
+            "board `pc-seabios` is named twice",
+        ),
         (&["up", "pc-seabios", "--image", &missing], "No such file"),
         (&["up", "no-such-board"], "there is no board `no-such-board`"),
     ];
@@ -227,6 +232,33 @@ fn json_is_one_object_per_line_and_the_last_one_is_the_summary() {
     let last = lines.last().unwrap();
     assert_eq!((&last["type"], &last["exit_code"]), (&"summary".into(), &1.into()));
     assert_eq!(last["first_failure"]["step"], "expect `no such words`");
+}
+
+#[test]
+fn a_json_that_cannot_be_written_breaks_the_run_and_keeps_its_evidence() {
+    let place = Place::new();
+    let full = std::fs::File::create("/dev/full").unwrap();
+    let words = ["test", "smoke", "--board", "pc-seabios", "--accelerator", "tcg", "--json"];
+    let output = place.command(&words).stdout(full).output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+    assert!(stderr(&output).contains("cannot write to stdout: No space left"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("run directory: "), "{}", stderr(&output));
+    let kept = place.runs();
+    assert_eq!(kept.len(), 1, "{kept:?}");
+    let report = json(&place.dir.path().join("runs").join(&kept[0]).join("report.json"));
+    assert_eq!(report["verdict"], "passed");
+}
+
+#[test]
+fn a_name_that_is_not_utf_8_is_a_name() {
+    use std::os::unix::ffi::OsStrExt;
+    let place = Place::new();
+    let report = place.dir.path().join(std::ffi::OsStr::from_bytes(b"\xff"));
+    let mut command = place.command(&["test", "smoke", "--board", "pc-seabios", "--accelerator", "tcg"]);
+    let output = command.arg("--report").arg(&report).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(report.join("report.json").exists());
+    place.expect_nothing_left();
 }
 
 #[test]

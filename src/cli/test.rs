@@ -88,28 +88,53 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, CliError>
     let interrupted = interrupt::listen()?;
     let casts = interrupt::unless(&interrupted, cast(&args, context)).await?;
     let run = RunDir::create(&context.place.host().runs).map_err(CliError::broken)?;
-    let outcome = perform(&args, started, &suites, &casts, &run, interrupted).await;
-    if matches!(outcome, Ok(Exit::Failed | Exit::Broken | Exit::Interrupted)) {
-        run.keep_evidence().map_err(CliError::broken)?;
-    } else {
+    let prepared = interrupt::unless(&interrupted, prepare(&args, &suites, &casts, &run)).await;
+    let Ok(Some(images)) = prepared else {
         run.remove().map_err(CliError::broken)?;
+        return prepared.map(|_| Exit::Passed);
+    };
+    let outcome = perform(&args, started, &suites, &casts, &images, &run, interrupted).await;
+    if matches!(outcome, Ok(Exit::Passed | Exit::NothingRun)) {
+        run.remove().map_err(CliError::broken)?;
+    } else {
+        let kept = run.keep_evidence().map_err(CliError::broken)?;
+        if outcome.is_err() {
+            say(format_args!("run directory: {}", kept.display()));
+        }
     }
     outcome
 }
 
+/// The images that the suites flash; `None` if QEMU's command lines were all that was asked for.
+async fn prepare(
+    args: &Args,
+    suites: &[Suite],
+    casts: &[Cast],
+    run: &RunDir,
+) -> Result<Option<Images>, CliError> {
+    let images = open_images(args, suites, casts, &run.scratch()).await?;
+    if args.print_qemu_args {
+        print_qemu_args(args, suites, casts, &images, run).await?;
+        return Ok(None);
+    }
+    if let Some(dir) = &args.report {
+        // An hour later would be too late to find out.
+        let writable = std::fs::create_dir_all(dir).and_then(|()| tempfile::tempfile_in(dir));
+        writable.map_err(|source| CliError::usage(ReportError { dir: dir.clone(), source }))?;
+    }
+    Ok(Some(images))
+}
+
+/// Runs all, and reports on it. Failed, it leaves what it had found out in the run directory.
 async fn perform(
     args: &Args,
     started: Timestamp,
     suites: &[Suite],
     casts: &[Cast],
+    images: &Images,
     run: &RunDir,
     cancel: Interrupted,
 ) -> Result<Exit, CliError> {
-    let images = interrupt::unless(&cancel, open_images(args, suites, casts, &run.scratch())).await?;
-    if args.print_qemu_args {
-        interrupt::unless(&cancel, print_qemu_args(args, suites, casts, &images, run)).await?;
-        return Ok(Exit::Passed);
-    }
     let mut show = Show::new(args.json);
     let mut boards = Vec::new();
     for cast in casts {
@@ -134,15 +159,22 @@ async fn perform(
         ended: Timestamp::now(),
         boards,
         run_dir: run.path().to_owned(),
-        repeat: shell_line(std::env::args().collect::<Vec<_>>().iter().map(String::as_str)),
+        repeat: shell_line(std::env::args_os().map(|word| word.to_string_lossy().into_owned())),
     };
-    write_all(run.path(), &report).map_err(CliError::broken)?;
-    if let Some(dir) = &args.report {
-        copy_evidence(run.path(), dir)
-            .map_err(|source| CliError::broken(CopyError { dir: dir.clone(), source }))?;
-    }
-    show.finish(&Summary::of(&report), args.report.as_deref());
+    let written = write_reports(run.path(), args.report.as_deref(), &report);
+    // What is known is told, also when it cannot be written down.
+    show.finish(&Summary::of(&report), args.report.as_deref().filter(|_| written.is_ok()))?;
+    written?;
     Ok(report.verdict().into())
+}
+
+fn write_reports(run: &Path, copy: Option<&Path>, report: &RunReport) -> Result<(), CliError> {
+    write_all(run, report).map_err(CliError::broken)?;
+    match copy {
+        Some(dir) => copy_evidence(run, dir)
+            .map_err(|source| CliError::broken(ReportError { dir: dir.to_owned(), source })),
+        None => Ok(()),
+    }
 }
 
 /// One suite on one board, from opening the device to closing it.
@@ -226,6 +258,10 @@ async fn cast(args: &Args, context: &Context) -> Result<Vec<Cast>, CliError> {
     if args.backend == BackendOption::Physical {
         let error = CliError::usage("there is no bench: this version of standin drives stand-ins only");
         return Err(error.hint("`--backend virtual` runs on the stand-in"));
+    }
+    if let Some(twice) = args.boards.iter().enumerate().find(|(at, slug)| args.boards[..*at].contains(slug)) {
+        let error = CliError::usage(format!("board `{}` is named twice", twice.1));
+        return Err(error.hint("a suite that is named twice runs twice"));
     }
     let catalog = context.catalog()?;
     let boards = args.boards.iter().map(|slug| catalog.board(slug)).collect::<Result<Vec<_>, _>>()?;
@@ -325,7 +361,7 @@ fn file_name(source: &str) -> String {
 
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write report folder {dir}")]
-struct CopyError {
+struct ReportError {
     dir: PathBuf,
     source: io::Error,
 }
@@ -374,11 +410,14 @@ impl Show {
         self.json.iter_mut().for_each(|json| json.show(news));
     }
 
-    fn finish(&mut self, summary: &Summary, report: Option<&Path>) {
+    fn finish(&mut self, summary: &Summary, report: Option<&Path>) -> Result<(), CliError> {
         self.terminal.iter_mut().for_each(|terminal| terminal.finish(summary));
-        self.json.iter_mut().for_each(|json| json.finish(summary));
         if let Some(dir) = report {
             say(format_args!("report: {}", dir.join("report.json").display()));
+        }
+        match self.json.take().map_or(Ok(()), |json| json.finish(summary)) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()), // nobody reads any more
+            written => Ok(written?),
         }
     }
 }
