@@ -313,3 +313,20 @@ fn a_log_that_is_no_terminal_has_no_colours() {
     let output = place.standin(&["doctor", "-vv", "--cache", "/proc/nowhere"]);
     assert!(stderr(&output).contains("WARN") && !stderr(&output).contains('\x1b'), "{}", stderr(&output));
 }
+
+#[test]
+fn a_title_of_any_kind_harms_neither_the_terminal_nor_the_evidence() {
+    let place = Place::new();
+    let title = format!("\\u001b[2J\\u0007\\n{}", "ü/".repeat(200));
+    let suite =
+        format!("title = \"{title}\"\n[[test]]\ntitle = \"{title}\"\nsteps = [{{ exec = [\"true\"] }}]\n");
+    let suite = place.write(&format!("{}.toml", "s".repeat(250)), &suite);
+    let report = place.path("report");
+    let output = place.standin(&["test", &suite, "--board", "pc-seabios", "--report", &report]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(!stderr(&output).contains(['\x1b', '\x07']), "{}", stderr(&output));
+    let evidence =
+        &json(&Path::new(&report).join("report.json"))["boards"][0]["suites"][0]["tests"][0]["evidence"];
+    assert!(Path::new(&report).join(evidence[0].as_str().unwrap()).is_file(), "{evidence}");
+    place.expect_nothing_left();
+}

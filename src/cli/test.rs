@@ -353,10 +353,14 @@ fn setting_of(cast: &Cast) -> Result<Setting, CliError> {
     })
 }
 
-/// The last part of a suite's path without its end, as a folder's name.
+/// The last part of a suite's path without its end, as a folder's name: at most 60 characters of up to 4 bytes, as
+/// file systems take 255 bytes (NAME_MAX). The suite's number stands before it, so no two are the same.
 fn file_name(source: &str) -> String {
     let stem = Path::new(source).file_stem().unwrap_or_default().to_string_lossy();
-    stem.chars().map(|letter| if letter.is_alphanumeric() || letter == '-' { letter } else { '_' }).collect()
+    stem.chars()
+        .take(60)
+        .map(|letter| if letter.is_alphanumeric() || letter == '-' { letter } else { '_' })
+        .collect()
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -241,13 +241,17 @@ fn after_last_fault(events: &[Event]) -> usize {
     events.iter().rev().find(|event| event.kind.lab_fault().is_some()).map_or(0, |event| event.id + 1)
 }
 
-/// A title as the beginning of file names: lower case, and `-` for what is neither letter nor digit.
+/// A title as the beginning of file names: lower case, `-` for what is neither letter nor digit, and cut where it
+/// grows too long for one. The number of the test follows it, so no two are the same.
 fn file_name(title: &str) -> String {
     let plain = |character: char| {
         if character.is_ascii_alphanumeric() { character.to_ascii_lowercase() } else { '-' }
     };
-    title.chars().map(plain).collect()
+    title.chars().take(LONGEST_FILE_NAME).map(plain).collect()
 }
+
+/// Characters; file systems take names of 255 bytes (NAME_MAX), and more than the title stands in one.
+const LONGEST_FILE_NAME: usize = 60;
 
 fn lab_fault(events: &[Event]) -> Option<String> {
     let name = |event: &Event| Some(format!("{}: {}", event.kind.name(), event.kind.lab_fault()?));
