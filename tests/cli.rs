@@ -330,3 +330,30 @@ fn a_title_of_any_kind_harms_neither_the_terminal_nor_the_evidence() {
     assert!(Path::new(&report).join(evidence[0].as_str().unwrap()).is_file(), "{evidence}");
     place.expect_nothing_left();
 }
+
+#[test]
+fn every_help_tells_what_it_is_for_and_the_exit_codes() {
+    let place = Place::new();
+    for (command, told) in [
+        ("boards", "List, show and check the boards"),
+        ("suites", "List the suites"),
+        ("test", "The first Ctrl-C ends the run and cleans up"),
+        ("up", "Ctrl-]: it takes the power away"),
+        ("doctor", "how to mend it"),
+    ] {
+        let help = String::from_utf8(place.standin(&[command, "--help"]).stdout).unwrap();
+        let words = help.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(words.contains(told), "{command}: {help}");
+        assert!(command == "suites" || words.contains("Exit codes: 0"), "{command}: {help}");
+    }
+}
+
+#[test]
+fn run_directories_that_cannot_be_made_break_the_lab_and_hint_at_another_place() {
+    let place = Place::new();
+    for words in [&["test", "smoke", "--board", "pc-seabios"][..], &["up", "pc-seabios"]] {
+        let output = place.command(words).args(["--runs", "/proc/nowhere"]).output().unwrap();
+        assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+        assert!(stderr(&output).contains("hint: `--runs DIR`"), "{}", stderr(&output));
+    }
+}

@@ -12,11 +12,11 @@ use accelerator::AcceleratorReport;
 use facts::Facts;
 use report::Report;
 
-/// What follows `standin doctor`.
+/// Say what this host can play, what it lacks, and how to mend it
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Exit codes: 0 if at least one board can be played completely on this host, 3 if none can. \
-                        What is missing for other boards is told, and is no error."
+                  What is missing for other boards is told, and is no error."
 )]
 pub struct Args {
     /// One JSON object

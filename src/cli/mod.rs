@@ -42,17 +42,13 @@ pub struct Cli {
     command: Command,
 }
 
+// What each one does is told by its `Args`; a word of it here would hide what those say of exit codes and keys.
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// List, show and check the boards that there are
     Boards(boards::Args),
-    /// List the suites that are built in, and help to write others
     Suites(suites::Args),
-    /// Run suites on boards
     Test(test::Args),
-    /// Start a board with its console in the terminal
     Up(up::Args),
-    /// Say what this host can play, what it lacks, and how to mend it
     Doctor(doctor::Args),
 }
 
@@ -83,9 +79,10 @@ impl Context {
 }
 
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Where things are")]
 struct BoardFolder {
     /// Folder of board files that add to the built-in boards and override them
-    /// [default: standin/machines in $XDG_CONFIG_HOME, if it is there]
+    /// [default: standin/machines in $XDG_CONFIG_HOME or ~/.config, if it is there]
     #[arg(long = "boards", value_name = "DIR", env = "STANDIN_BOARDS", global = true)]
     folder: Option<PathBuf>,
 }
@@ -102,6 +99,7 @@ impl BoardFolder {
 
 /// What is logged on stderr.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Log, on stderr")]
 pub struct Log {
     /// Log more; repeat for still more
     #[arg(short, long, action = ArgAction::Count, global = true)]

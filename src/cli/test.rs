@@ -11,7 +11,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::interrupt::Interrupted;
-use super::place::{AcceleratorOption, BackendOption};
+use super::place::{AcceleratorOption, BackendOption, run_dir};
 use super::{CliError, Context, Exit, has_colours, interrupt, say, up};
 use crate::board::Board;
 use crate::device::Device;
@@ -30,11 +30,15 @@ use crate::suite::run::{Options, run as run_suite};
 use crate::suite::{ImageChoice, Suite, builtin};
 use crate::sys::run_dir::RunDir;
 
-/// Runs suites on boards.
+/// Run suites on boards
 ///
-/// Exit codes: 0 all passed, 1 a test failed, 2 usage or configuration, 3 the lab broke, 4 nothing was run, 130
-/// interrupted.
+/// Each suite gets a board of its own: off, and with blank media. The first Ctrl-C ends the run and cleans up, the
+/// second leaves at once.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Exit codes: 0 all passed, 1 a test failed, 2 usage or configuration, 3 the lab broke, \
+                  4 nothing was run, 130 interrupted."
+)]
 pub struct Args {
     /// Suites: files, or the name of a built-in one, such as `smoke`
     #[arg(required = true, value_name = "SUITE")]
@@ -87,7 +91,7 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, CliError>
     let suites = read_suites(&args)?;
     let interrupted = interrupt::listen()?;
     let casts = interrupt::unless(&interrupted, cast(&args, context)).await?;
-    let run = RunDir::create(&context.place.host().runs).map_err(CliError::broken)?;
+    let run = run_dir(&context.place.host())?;
     let prepared = interrupt::unless(&interrupted, prepare(&args, &suites, &casts, &run)).await;
     let Ok(Some(images)) = prepared else {
         run.remove().map_err(CliError::broken)?;

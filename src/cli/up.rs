@@ -9,7 +9,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 
 use super::interrupt::Interrupted;
-use super::place::AcceleratorOption;
+use super::place::{AcceleratorOption, run_dir};
 use super::{CliError, Context, Exit, Output, interrupt, say};
 use crate::board::{Board, Medium};
 use crate::deadline::Deadline;
@@ -24,11 +24,16 @@ use crate::sys::blocking::blocking;
 use crate::sys::run_dir::RunDir;
 use crate::sys::terminal::RawTerminal;
 
-/// Starts a board with its console in the terminal.
+/// Start a board with its console in the terminal
 ///
-/// Ctrl-] takes the power away and leaves. Without a terminal, standard input is typed as it comes. Exit codes:
-/// 0 it was switched off or halted itself, 2 it cannot be started as asked, 3 the lab broke.
+/// The image is flashed and the board switched on. Every key goes to the board, Ctrl-C too, but for Ctrl-]: it takes
+/// the power away and leaves. Without a terminal, standard input is typed as it comes, and its end is no end. What
+/// the board has written is gone afterwards.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Exit codes: 0 it was switched off or halted itself, 1 it has nothing to start from, 2 it cannot \
+                  be started as asked, 3 the lab broke, 130 interrupted by a signal."
+)]
 pub struct Args {
     /// The board, by the name that `standin boards` lists
     board: String,
@@ -61,7 +66,7 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, CliError>
     if let Some(remark) = &chosen.remark {
         say(remark);
     }
-    let run = RunDir::create(&host.runs).map_err(CliError::broken)?;
+    let run = run_dir(&host)?;
     let ended = hold(args, board, chosen, &run, &interrupted).await;
     run.remove().map_err(CliError::broken)?;
     ended
