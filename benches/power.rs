@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use by_hand::median;
 use standin::procedure;
-use standin::qemu::arguments::{Accelerator, FirmwareFiles, Launch, arguments};
+use standin::qemu::arguments::{Accelerator, FirmwareFiles, Launch, Reach, arguments};
 use support::{Hold, seabios_pc, secs};
 
 const ROUNDS: usize = 31;
@@ -31,7 +31,7 @@ fn main() {
         sandbox: true,
         firmware: FirmwareFiles::BuiltIn,
         media: hold.device.storage.plugged_in().unwrap(),
-        forwards: Vec::new(),
+        reach: Reach::NOTHING,
     };
     let command_line = arguments(&hold.device.board, &launch);
     let (mut alone, mut ours, mut off) = (Vec::new(), Vec::new(), Vec::new());

@@ -19,7 +19,7 @@ use standin::device::storage::Storage;
 use standin::io::image::Image;
 use standin::io::selftest::SELFTEST_IMAGE;
 use standin::lab::player::{AcceleratorChoice, choose};
-use standin::qemu::arguments::{Accelerator, FirmwareFiles, Launch, arguments};
+use standin::qemu::arguments::{Accelerator, FirmwareFiles, Launch, Reach, arguments};
 
 const BOARDS: [&str; 3] = ["generic-amd64", "genericx86-64-ext", "intel-nuc"];
 /// How often the suite boots: flash, power cycle, reboot, on after a halt.
@@ -67,7 +67,7 @@ async fn firmware_alone(slug: &str) -> Duration {
         sandbox: player.sandbox,
         firmware: FirmwareFiles::Uefi { code, variables, format },
         media: storage.plugged_in().unwrap(),
-        forwards: Vec::new(),
+        reach: Reach::NOTHING,
     };
     let command_line = arguments(&board, &launch);
     (0..BOOTS).map(|_| by_hand::boot(&player.program, &command_line, "standin selftest")).sum()

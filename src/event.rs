@@ -73,6 +73,16 @@ pub enum EventKind {
         /// How it ended, and what it said last.
         reason: String,
     },
+    /// The cable of a network interface was put in.
+    LinkUp {
+        /// The interface's name in the board file.
+        interface: String,
+    },
+    /// The cable of a network interface was pulled out.
+    LinkDown {
+        /// The interface's name in the board file.
+        interface: String,
+    },
     /// An image was written to a medium, and verified.
     Flashed {
         /// The medium's name in the board file.
@@ -84,7 +94,7 @@ pub enum EventKind {
 
 impl EventKind {
     /// The names that a suite may wait for, in the order of the variants.
-    pub const NAMES: [&'static str; 11] = [
+    pub const NAMES: [&'static str; 13] = [
         "power-on",
         "power-off",
         "button-press",
@@ -96,6 +106,8 @@ impl EventKind {
         "watchdog",
         "machine-died",
         "flashed",
+        "link-up",
+        "link-down",
     ];
 
     /// The name under which suites and reports know it.
@@ -112,6 +124,8 @@ impl EventKind {
             Self::Watchdog { .. } => 8,
             Self::MachineDied { .. } => 9,
             Self::Flashed { .. } => 10,
+            Self::LinkUp { .. } => 11,
+            Self::LinkDown { .. } => 12,
         };
         Self::NAMES[index]
     }

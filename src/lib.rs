@@ -3,6 +3,8 @@
 //! A [`board`] mirrors a real one; QEMU plays it (`qemu`), a suite runs on it (`suite`), and a report says what
 //! was seen. The floors, from the kernel up to the doors, are held by `tests/tidy.rs`.
 
+// `println!` and `eprintln!` panic when nobody reads; `cli::Output` and `cli::say` do not.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 #![warn(clippy::unwrap_used)]
 
 pub mod board;

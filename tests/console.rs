@@ -15,17 +15,17 @@ use standin::event::{EventKind, EventLog, Origin};
 use tempfile::TempDir;
 
 /// A console on a socketpair; the DUT's end never blocks, so that a test cannot hang on it.
-struct Bench {
+struct Desk {
     console: Console,
     dut: UnixStream,
     dir: TempDir,
 }
 
-fn bench() -> Bench {
+fn desk() -> Desk {
     let dir = tempfile::tempdir().unwrap();
     let (host, dut) = UnixStream::pair().unwrap();
     dut.set_nonblocking(true).unwrap();
-    Bench { console: Console::open(host, dir.path()).unwrap(), dut, dir }
+    Desk { console: Console::open(host, dir.path()).unwrap(), dut, dir }
 }
 
 fn secs(count: u64) -> Deadline {
@@ -40,7 +40,7 @@ fn regex(source: &str) -> Pattern {
     Pattern::regex(source).unwrap()
 }
 
-impl Bench {
+impl Desk {
     fn says(&mut self, what: &str) {
         self.dut.write_all(what.as_bytes()).unwrap();
     }
@@ -52,11 +52,11 @@ impl Bench {
 
 #[tokio::test]
 async fn a_prompt_that_comes_in_pieces_is_found() {
-    let mut bench = bench();
+    let mut desk = desk();
     let waiting = async {
-        bench.console.wait_for(&text("login:"), secs(10)).await.unwrap();
+        desk.console.wait_for(&text("login:"), secs(10)).await.unwrap();
     };
-    let mut dut = bench.dut.try_clone().unwrap();
+    let mut dut = desk.dut.try_clone().unwrap();
     let speaking = async {
         for piece in ["boot\r\nhost lo", "g", "in", ": "] {
             dut.write_all(piece.as_bytes()).unwrap();
@@ -64,15 +64,15 @@ async fn a_prompt_that_comes_in_pieces_is_found() {
         }
     };
     tokio::join!(waiting, speaking);
-    bench.console.close().await.unwrap();
+    desk.console.close().await.unwrap();
 }
 
 #[tokio::test]
 async fn a_regex_matches_across_pieces_and_gives_its_groups() {
-    let mut bench = bench();
-    let mut dut = bench.dut.try_clone().unwrap();
+    let mut desk = desk();
+    let mut dut = desk.dut.try_clone().unwrap();
     let wanted = regex(r"^address (?<ip>[0-9.]+)$");
-    let waiting = bench.console.wait_for(&wanted, secs(10));
+    let waiting = desk.console.wait_for(&wanted, secs(10));
     let speaking = async {
         for piece in ["addr", "ess 10.0.", "2.15", "\r\n"] {
             dut.write_all(piece.as_bytes()).unwrap();
@@ -81,80 +81,80 @@ async fn a_regex_matches_across_pieces_and_gives_its_groups() {
     };
     let (found, ()) = tokio::join!(waiting, speaking);
     assert_eq!(found.unwrap().group("ip"), Some("10.0.2.15"));
-    bench.console.close().await.unwrap();
+    desk.console.close().await.unwrap();
 }
 
 #[tokio::test]
 async fn a_match_at_the_last_byte_is_taken_once_the_console_pauses() {
-    let mut bench = bench();
-    bench.says("progress 42");
-    let found = bench.console.wait_for(&regex("progress ([0-9]+)"), secs(10)).await.unwrap();
+    let mut desk = desk();
+    desk.says("progress 42");
+    let found = desk.console.wait_for(&regex("progress ([0-9]+)"), secs(10)).await.unwrap();
     assert_eq!(found.group("1"), Some("42"));
-    bench.console.close().await.unwrap();
+    desk.console.close().await.unwrap();
 }
 
 #[tokio::test]
 async fn each_byte_is_found_once() {
-    let mut bench = bench();
-    bench.says("ready\r\nready\r\n");
-    bench.console.wait_for(&text("ready"), secs(10)).await.unwrap();
-    bench.console.wait_for(&text("ready"), secs(10)).await.unwrap();
-    let third = bench.console.wait_for(&text("ready"), Deadline::after(Duration::from_millis(20))).await;
+    let mut desk = desk();
+    desk.says("ready\r\nready\r\n");
+    desk.console.wait_for(&text("ready"), secs(10)).await.unwrap();
+    desk.console.wait_for(&text("ready"), secs(10)).await.unwrap();
+    let third = desk.console.wait_for(&text("ready"), Deadline::after(Duration::from_millis(20))).await;
     let error = third.unwrap_err();
     assert!(matches!(error, ConsoleError::NotSeen { .. }) && error.fault() == Fault::Dut, "{error}");
-    bench.console.close().await.unwrap();
+    desk.console.close().await.unwrap();
 }
 
 #[tokio::test]
 async fn a_failed_wait_says_what_was_seen() {
-    let mut bench = bench();
-    bench.says("U-Boot 2024.01\r\n\x1b[31mKernel panic\r\n");
-    bench.console.wait_for(&text("panic"), secs(10)).await.unwrap();
+    let mut desk = desk();
+    desk.says("U-Boot 2024.01\r\n\x1b[31mKernel panic\r\n");
+    desk.console.wait_for(&text("panic"), secs(10)).await.unwrap();
     let short = Deadline::after(Duration::from_millis(20));
-    let message = bench.console.wait_for(&text("login: "), short).await.unwrap_err().to_string();
+    let message = desk.console.wait_for(&text("login: "), short).await.unwrap_err().to_string();
     assert!(
         message.starts_with("text `login: ` not seen on the console within 20ms: silent for 0."),
         "{message}"
     );
     assert!(message.ends_with("  | U-Boot 2024.01\n  | \\u{1b}[31mKernel panic"), "{message}");
-    bench.console.close().await.unwrap();
+    desk.console.close().await.unwrap();
 }
 
 #[tokio::test]
 async fn a_flood_does_not_block_the_dut_while_nobody_waits() {
-    let mut bench = bench();
-    let mut dut = tokio::net::UnixStream::from_std(bench.dut.try_clone().unwrap()).unwrap();
+    let mut desk = desk();
+    let mut dut = tokio::net::UnixStream::from_std(desk.dut.try_clone().unwrap()).unwrap();
     let flood = vec![b'x'; 1 << 20];
     let all = async {
         tokio::io::AsyncWriteExt::write_all(&mut dut, &flood).await.unwrap();
         tokio::io::AsyncWriteExt::write_all(&mut dut, b"\r\nstill here\r\n").await.unwrap();
     };
     secs(30).bound(all).await.expect("nobody read the flood");
-    bench.console.wait_for(&text("still here"), secs(10)).await.unwrap();
-    assert_eq!(std::fs::metadata(bench.dir.path().join("console.log")).unwrap().len(), (1 << 20) + 14);
-    bench.console.close().await.unwrap();
+    desk.console.wait_for(&text("still here"), secs(10)).await.unwrap();
+    assert_eq!(std::fs::metadata(desk.dir.path().join("console.log")).unwrap().len(), (1 << 20) + 14);
+    desk.console.close().await.unwrap();
 }
 
 #[tokio::test]
 async fn a_line_begins_only_where_the_dut_began_one() {
-    let mut bench = bench();
-    bench.console.begin_power_on().unwrap();
-    bench.says("boot 1# ");
-    bench.console.wait_for(&text("boot 1# "), secs(10)).await.unwrap();
-    bench.console.end_power_on().await;
-    bench.console.begin_power_on().unwrap();
-    bench.says("ready, not ready\r\nready\r\n");
-    assert_eq!(bench.console.wait_for(&regex("^ready.*$"), secs(10)).await.unwrap().text, "ready, not ready");
-    bench.says("not ready\r\nready at last\r\n");
-    bench.console.wait_for(&text("ready\r\nnot "), secs(10)).await.unwrap();
-    assert_eq!(bench.console.wait_for(&regex("^ready.*$"), secs(10)).await.unwrap().text, "ready at last");
-    bench.console.close().await.unwrap();
+    let mut desk = desk();
+    desk.console.begin_power_on().unwrap();
+    desk.says("boot 1# ");
+    desk.console.wait_for(&text("boot 1# "), secs(10)).await.unwrap();
+    desk.console.end_power_on().await;
+    desk.console.begin_power_on().unwrap();
+    desk.says("ready, not ready\r\nready\r\n");
+    assert_eq!(desk.console.wait_for(&regex("^ready.*$"), secs(10)).await.unwrap().text, "ready, not ready");
+    desk.says("not ready\r\nready at last\r\n");
+    desk.console.wait_for(&text("ready\r\nnot "), secs(10)).await.unwrap();
+    assert_eq!(desk.console.wait_for(&regex("^ready.*$"), secs(10)).await.unwrap().text, "ready at last");
+    desk.console.close().await.unwrap();
 }
 
 #[tokio::test]
 async fn a_wait_for_a_regex_keeps_up_with_a_flood() {
-    let mut bench = bench();
-    let mut dut = tokio::net::UnixStream::from_std(bench.dut.try_clone().unwrap()).unwrap();
+    let mut desk = desk();
+    let mut dut = tokio::net::UnixStream::from_std(desk.dut.try_clone().unwrap()).unwrap();
     let flooding = async {
         let lines = b"[    1.000000] usb 1-1: new high-speed USB device\r\n".repeat(20_000);
         for _ in 0..24 {
@@ -163,86 +163,86 @@ async fn a_wait_for_a_regex_keeps_up_with_a_flood() {
         tokio::io::AsyncWriteExt::write_all(&mut dut, b"at last 7\r\n").await.unwrap();
     };
     let wanted = regex("^at last ([0-9]+)$");
-    let (found, ()) = tokio::join!(bench.console.wait_for(&wanted, secs(30)), flooding);
+    let (found, ()) = tokio::join!(desk.console.wait_for(&wanted, secs(30)), flooding);
     assert_eq!(found.unwrap().group("1"), Some("7"));
-    bench.console.close().await.unwrap();
+    desk.console.close().await.unwrap();
 }
 
 #[tokio::test]
 async fn console_survives_a_power_cycle_and_shows_nothing_stale() {
-    let mut bench = bench();
+    let mut desk = desk();
     for boot in ["first", "second"] {
-        bench.console.begin_power_on().unwrap();
-        bench.says(&format!("{boot} boot\r\nready\r\n"));
-        bench.console.wait_for(&text(&format!("{boot} boot")), secs(10)).await.unwrap();
+        desk.console.begin_power_on().unwrap();
+        desk.says(&format!("{boot} boot\r\nready\r\n"));
+        desk.console.wait_for(&text(&format!("{boot} boot")), secs(10)).await.unwrap();
         // These bytes are in the line, and the reader has had no chance to take them in yet.
-        bench.says("last words, ready\r\n");
-        bench.console.end_power_on().await;
+        desk.says("last words, ready\r\n");
+        desk.console.end_power_on().await;
     }
-    bench.console.begin_power_on().unwrap();
+    desk.console.begin_power_on().unwrap();
     let short = Deadline::after(Duration::from_millis(20));
-    let error = bench.console.wait_for(&text("ready"), short).await.unwrap_err();
+    let error = desk.console.wait_for(&text("ready"), short).await.unwrap_err();
     assert!(error.to_string().ends_with("nothing was seen since the power-on"), "{error}");
-    assert_eq!(bench.log("console-2.log"), "second boot\r\nready\r\nlast words, ready\r\n");
-    assert_eq!(bench.log("console-3.log"), "");
-    assert!(bench.log("console-1.timed.log").ends_with("] last words, ready\n"));
-    bench.console.close().await.unwrap();
+    assert_eq!(desk.log("console-2.log"), "second boot\r\nready\r\nlast words, ready\r\n");
+    assert_eq!(desk.log("console-3.log"), "");
+    assert!(desk.log("console-1.timed.log").ends_with("] last words, ready\n"));
+    desk.console.close().await.unwrap();
 }
 
 #[tokio::test]
 async fn watchers_see_what_comes_in_while_a_wait_searches_it() {
-    let mut bench = bench();
-    let mut watcher = bench.console.subscribe();
-    bench.says("hello");
-    bench.console.wait_for(&text("hello"), secs(10)).await.unwrap();
+    let mut desk = desk();
+    let mut watcher = desk.console.subscribe();
+    desk.says("hello");
+    desk.console.wait_for(&text("hello"), secs(10)).await.unwrap();
     assert_eq!(&*watcher.recv().await.unwrap(), b"hello");
-    bench.console.close().await.unwrap();
+    desk.console.close().await.unwrap();
 }
 
 #[tokio::test]
 async fn a_line_that_nobody_reads_ends_typing_at_the_deadline() {
-    let mut bench = bench();
+    let mut desk = desk();
     let keys = vec![b'k'; 4 << 20];
     let short = Deadline::after(Duration::from_millis(100));
-    let error = bench.console.send_keys(&keys, short).await.unwrap_err();
+    let error = desk.console.send_keys(&keys, short).await.unwrap_err();
     assert!(matches!(error, ConsoleError::NotRead { written, .. } if written > 0), "{error}");
-    bench.console.close().await.unwrap();
+    desk.console.close().await.unwrap();
 }
 
 #[tokio::test]
 async fn a_halt_ends_a_wait_at_once_but_not_before_its_last_words_are_read() {
-    let mut bench = bench();
+    let mut desk = desk();
     let events = EventLog::default();
     events.record(EventKind::Halt { by: Origin::Guest });
     events.record(EventKind::PowerOn);
-    bench.console.heed(&events, 0);
-    bench.says("going down\r\n");
+    desk.console.heed(&events, 0);
+    desk.says("going down\r\n");
     events.record(EventKind::Halt { by: Origin::Guest });
     let started = Instant::now();
-    bench.console.wait_for(&text("going down"), secs(600)).await.unwrap();
-    let error = bench.console.wait_for(&text("ready"), secs(600)).await.unwrap_err();
+    desk.console.wait_for(&text("going down"), secs(600)).await.unwrap();
+    let error = desk.console.wait_for(&text("ready"), secs(600)).await.unwrap_err();
     assert!(error.to_string().contains("and the DUT has halted by itself"), "{error}");
     assert_eq!(error.fault(), Fault::Dut);
     assert!(started.elapsed() < Duration::from_secs(60));
-    bench.console.close().await.unwrap();
+    desk.console.close().await.unwrap();
 }
 
 #[tokio::test]
 async fn a_lab_fault_or_a_closed_line_ends_a_wait_as_the_labs_fault() {
-    let mut bench = bench();
+    let mut desk = desk();
     let events = EventLog::default();
-    bench.console.heed(&events, 0);
+    desk.console.heed(&events, 0);
     let waiting = async {
-        let error = bench.console.wait_for(&text("ready"), secs(600)).await.unwrap_err();
+        let error = desk.console.wait_for(&text("ready"), secs(600)).await.unwrap_err();
         assert!(error.fault() == Fault::Lab && error.to_string().contains("killed by SIGKILL"), "{error}");
     };
     let dying = async { events.record(EventKind::MachineDied { reason: "killed by SIGKILL".to_owned() }) };
     tokio::join!(waiting, dying);
-    drop(bench.dut);
-    bench.console.heed(&EventLog::default(), 0);
-    let error = bench.console.wait_for(&text("ready"), secs(600)).await.unwrap_err();
+    drop(desk.dut);
+    desk.console.heed(&EventLog::default(), 0);
+    let error = desk.console.wait_for(&text("ready"), secs(600)).await.unwrap_err();
     assert!(error.fault() == Fault::Lab && error.to_string().contains("line is closed"), "{error}");
-    bench.console.close().await.unwrap();
+    desk.console.close().await.unwrap();
 }
 
 /// A real shell on a pty of 80 columns, ended with the test.
@@ -311,14 +311,14 @@ async fn run_gives_a_commands_output_and_status_in_several_shells() {
 
 #[tokio::test]
 async fn a_command_with_a_line_break_is_refused_before_it_is_typed() {
-    let mut bench = bench();
+    let mut desk = desk();
     for command in ["echo a\nreboot", " "] {
-        let error = bench.console.run(command, secs(10)).await.unwrap_err();
+        let error = desk.console.run(command, secs(10)).await.unwrap_err();
         assert!(error.fault() == Fault::User && error.to_string().contains("one line"), "{error}");
     }
-    let typed = bench.dut.read(&mut [0; 1]).unwrap_err();
+    let typed = desk.dut.read(&mut [0; 1]).unwrap_err();
     assert_eq!(typed.kind(), ErrorKind::WouldBlock);
-    bench.console.close().await.unwrap();
+    desk.console.close().await.unwrap();
 }
 
 #[tokio::test]

@@ -122,13 +122,50 @@ async fn the_dut_gets_an_address_and_answers_on_a_forwarded_port() {
     let lease = hold.device.console().unwrap().run("dhcp", secs(20)).await.unwrap();
     assert!(lease.text.contains("address 10.0.2."), "{}", lease.text);
     let forwards = hold.device.forwards(secs(5)).await.unwrap();
-    let (_, port) = *forwards.iter().find(|(dut, _)| *dut == 7).unwrap();
-    let mut echo = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let (_, here) = *forwards.iter().find(|(dut, _)| *dut == 7).unwrap();
+    assert_eq!(*here.ip(), hold.device.address().unwrap());
+    let mut echo = tokio::net::TcpStream::connect(here).await.unwrap();
     echo.write_all(b"is anybody there?\n").await.unwrap();
     let mut answer = [0; 18];
     secs(20).bound(echo.read_exact(&mut answer)).await.unwrap().unwrap();
     assert_eq!(&answer, b"is anybody there?\n");
     hold.close_and_expect_nothing_left().await;
+}
+
+#[tokio::test]
+async fn a_pulled_cable_stays_out_over_a_power_cycle() {
+    let mut hold = seabios_pc(Vec::new());
+    let image = hold.selftest();
+    procedure::flash(&mut hold.device, &image).await.unwrap();
+    hold.device.set_link(None, false, secs(5)).await.unwrap();
+    for (up, status) in [(false, 1), (false, 1), (true, 0)] {
+        if up {
+            hold.device.set_link(Some("eth0"), true, secs(5)).await.unwrap();
+        } else {
+            hold.device.power_cycle(secs(10)).await.unwrap();
+            hold.wait_for("selftest# ").await;
+        }
+        let lease = hold.device.console().unwrap().run("dhcp 2", secs(20)).await.unwrap();
+        assert_eq!(lease.status, status, "{}", lease.text);
+    }
+    let missing = hold.device.set_link(Some("eth7"), false, secs(5)).await.unwrap_err();
+    assert!(missing.to_string().contains("pc-seabios has no such network interface"), "{missing}");
+    let events: Vec<_> = hold.device.events.since(0).iter().map(|event| event.kind.name()).collect();
+    assert_eq!(events.iter().filter(|name| name.starts_with("link-")).count(), 2, "{events:?}");
+    hold.close_and_expect_nothing_left().await;
+}
+
+#[tokio::test]
+async fn two_boards_have_the_same_port_at_addresses_of_their_own() {
+    let (mut first, mut second) = (seabios_pc(vec![2222]), seabios_pc(vec![2222]));
+    assert_ne!(first.device.address().unwrap(), second.device.address().unwrap());
+    for hold in [&mut first, &mut second] {
+        hold.device.power_on(secs(10)).await.unwrap();
+        let here = hold.device.forwards(secs(5)).await.unwrap();
+        assert_eq!(here, [(2222, std::net::SocketAddrV4::new(hold.device.address().unwrap(), 2222))]);
+    }
+    first.close_and_expect_nothing_left().await;
+    second.close_and_expect_nothing_left().await;
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ steps = [
 
 /// The DUT writes 16 MiB to a medium whose file lies on a file system of 5 MiB.
 #[test]
-#[ignore = "needs to mount a small file system, so root; `scripts/test` runs it as root"]
+#[ignore = "needs to mount a small file system; `scripts/test` runs it where that may be done"]
 fn a_full_disk_of_the_host_breaks_the_run_and_does_not_fail_the_dut() {
     let dir = tempfile::tempdir().unwrap();
     let suite = dir.path().join("full.toml");

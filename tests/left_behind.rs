@@ -16,8 +16,12 @@ use support::{processes_with, seabios_pc, secs};
 
 /// Long enough to be killed in, short enough to end: six boots of the SeaBIOS PC, some 0.6 s.
 fn start_run(dir: &Path) -> Child {
+    start_suite(dir, "smoke")
+}
+
+fn start_suite(dir: &Path, suite: &str) -> Child {
     Command::new(env!("CARGO_BIN_EXE_standin"))
-        .args(["test", "smoke", "--board", "pc-seabios", "--accelerator", "tcg"])
+        .args(["test", suite, "--board", "pc-seabios", "--accelerator", "tcg"])
         .env("STANDIN_RUNS", dir.join("runs"))
         .env("STANDIN_CACHE", dir.join("cache"))
         .stdin(Stdio::null())
@@ -35,6 +39,11 @@ fn machines(dir: &Path) -> Vec<Pid> {
     let numbers = processes_with(&dir.join("runs")).into_iter();
     let numbers = numbers.filter_map(|path| path.file_name()?.to_str()?.parse().ok());
     numbers.map(Pid::from_raw).collect()
+}
+
+/// Moments spread over a whole run, the same ones each time: multiples of the golden ratio.
+fn moment(round: u32) -> Duration {
+    Duration::from_secs_f64(0.7 * (f64::from(round) * 0.618_034).fract())
 }
 
 /// Looks until `done` says so; panics after 20 s.
@@ -56,7 +65,7 @@ fn run_dirs(dir: &Path) -> Vec<PathBuf> {
 
 #[test]
 fn a_signal_ends_a_run_with_130_and_leaves_only_its_evidence() {
-    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
         let dir = tempfile::tempdir().unwrap();
         let mut run = start_run(dir.path());
         look_until("a machine", || machines(dir.path()).first().copied());
@@ -72,6 +81,21 @@ fn a_signal_ends_a_run_with_130_and_leaves_only_its_evidence() {
 }
 
 #[test]
+fn a_run_interrupted_at_any_moment_ends_after_its_machine() {
+    let dir = tempfile::tempdir().unwrap();
+    for round in 0..number("STANDIN_KILLS", 12) {
+        let mut run = start_run(dir.path());
+        std::thread::sleep(moment(round)); // sleep: the moment of the signal is what is tried
+        kill(pid_of(&run), Signal::SIGINT).unwrap();
+        let status = run.wait().unwrap();
+        assert_eq!(machines(dir.path()), [], "round {round}, {status}");
+        // Before it listens, the signal ends it as it ends any program; after its last test it has passed.
+        let expected = [Some(130), Some(0), None];
+        assert!(expected.contains(&status.code()), "round {round}: {status}");
+    }
+}
+
+#[test]
 fn a_killed_qemu_breaks_the_run_and_is_never_taken_for_a_failed_test() {
     let dir = tempfile::tempdir().unwrap();
     let mut run = start_run(dir.path());
@@ -83,15 +107,43 @@ fn a_killed_qemu_breaks_the_run_and_is_never_taken_for_a_failed_test() {
     assert!(report.contains("\"verdict\": \"broken\"") && report.contains("signal: 9"), "{report}");
 }
 
+/// Waits until the test has made a file that says so, and then in vain.
+const SILENT_SUITE: &str = r#"
+title = "Silent"
+image = "selftest"
+[[test]]
+title = "It expects what never comes"
+steps = [
+  { flash = "image" },
+  { power = "on" },
+  { expect = "ready" },
+  { exec = ["sh", "-c", "touch ready; until [ -e stopped ]; do sleep 0.01; done"] },
+  { expect = "no such words", within = "100ms" },
+]
+"#;
+
+#[test]
+fn a_qemu_that_stops_answering_breaks_the_run_and_does_not_fail_the_dut() {
+    let dir = tempfile::tempdir().unwrap();
+    let suite = dir.path().join("silent.toml");
+    std::fs::write(&suite, SILENT_SUITE).unwrap();
+    let mut run = start_suite(dir.path(), suite.to_str().unwrap());
+    look_until("the program of the suite", || dir.path().join("ready").exists().then_some(()));
+    kill(machines(dir.path())[0], Signal::SIGSTOP).unwrap();
+    std::fs::write(dir.path().join("stopped"), "").unwrap();
+    assert_eq!(run.wait().unwrap().code(), Some(3));
+    assert_eq!(machines(dir.path()), []);
+    let report = std::fs::read_to_string(run_dirs(dir.path())[0].join("report.json")).unwrap();
+    assert!(report.contains("QEMU did not answer `query-status`"), "{report}");
+}
+
 #[test]
 fn a_run_killed_at_any_moment_leaves_no_process_and_the_next_start_no_directory() {
     let kills = number("STANDIN_KILLS", 12);
     let dir = tempfile::tempdir().unwrap();
     for round in 0..kills {
         let mut run = start_run(dir.path());
-        // Moments spread over a whole run, the same ones each time: multiples of the golden ratio.
-        let moment = Duration::from_secs_f64(0.7 * (f64::from(round) * 0.618_034).fract());
-        std::thread::sleep(moment); // sleep: the moment of the kill is what is tried
+        std::thread::sleep(moment(round)); // sleep: the moment of the kill is what is tried
         run.kill().unwrap();
         run.wait().unwrap();
         look_until("the end of every machine", || machines(dir.path()).is_empty().then_some(()));

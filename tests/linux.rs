@@ -6,14 +6,11 @@ mod support;
 
 use std::path::PathBuf;
 
-use standin::board::catalog::Catalog;
 use standin::device::console::Pattern;
+use standin::device::power::PowerState;
 use standin::event::EventKind;
 use standin::io::image::Image;
-use standin::lab::player::{AcceleratorChoice, choose};
-use standin::lab::{Places, open_stand_in};
 use standin::procedure;
-use standin::qemu::arguments::Accelerator;
 use support::secs;
 
 fn image_of(variable: &str, kind: &str) -> PathBuf {
@@ -24,16 +21,13 @@ fn image_of(variable: &str, kind: &str) -> PathBuf {
 
 /// Flashes the image, boots it to its shell, asks for the architecture, and has it power itself off.
 async fn boots_linux(slug: &str, image: PathBuf, arch: &str) {
-    let dir = tempfile::tempdir().unwrap();
-    let host = support::host(dir.path());
-    let board = Catalog::load(None).unwrap().board(slug).unwrap();
-    let chosen = choose(&board, &host, AcceleratorChoice::Only(Accelerator::Tcg)).await.unwrap();
-    let places = Places::create(&dir.path().join("evidence"), &dir.path().join("scratch")).unwrap();
-    let image = Image::open(&image, dir.path()).unwrap();
-    let mut device = open_stand_in(board.clone(), chosen.player, &places, Vec::new()).unwrap();
-    procedure::flash(&mut device, &image).await.unwrap();
-    device.power_on(secs(30)).await.unwrap();
-    let console = device.console().unwrap();
+    let mut hold = support::stand_in(slug).await;
+    let board = hold.device.board.clone();
+    let medium = board.flash_medium();
+    let image = Image::open(&image, hold.dir.path(), &medium.name, medium.size.0).unwrap();
+    procedure::flash(&mut hold.device, &image).await.unwrap();
+    hold.device.power_on(secs(30)).await.unwrap();
+    let console = hold.device.console().unwrap();
     console.wait_for(&Pattern::text(&format!("standin-linux up on {arch}")), secs(180)).await.unwrap();
     console.log_in(board.login.as_ref().unwrap(), secs(60)).await.unwrap();
     let uname = console.run("uname -m", secs(30)).await.unwrap();
@@ -41,12 +35,11 @@ async fn boots_linux(slug: &str, image: PathBuf, arch: &str) {
     let failed = console.run("ls /nonexistent", secs(30)).await.unwrap();
     assert_eq!(failed.status, 1, "{}", failed.text);
     console.send_line("poweroff -f", secs(10)).await.unwrap();
-    let events = device.events.clone();
+    let events = hold.device.events.clone();
     if board.power.button_hold.is_some() {
         events.wait_for(0, secs(60), |kind| matches!(kind, EventKind::Halt { .. })).await.unwrap();
     }
-    device.close().await.unwrap();
-    assert!(support::processes_with(dir.path()).is_empty());
+    hold.close_and_expect_nothing_left().await;
 }
 
 #[tokio::test]
@@ -71,14 +64,9 @@ async fn raspberrypi4_boots_debian_from_its_cards_boot_partition() {
 
 #[tokio::test]
 async fn a_raspberry_pi_without_a_bootable_card_does_not_boot() {
-    let dir = tempfile::tempdir().unwrap();
-    let host = support::host(dir.path());
-    let board = Catalog::load(None).unwrap().board("raspberrypi3-64").unwrap();
-    let chosen = choose(&board, &host, AcceleratorChoice::Auto).await.unwrap();
-    let places = Places::create(&dir.path().join("evidence"), &dir.path().join("scratch")).unwrap();
-    let mut device = open_stand_in(board, chosen.player, &places, Vec::new()).unwrap();
-    let blank = device.power_on(secs(30)).await.unwrap_err();
+    let mut hold = support::stand_in("raspberrypi3-64").await;
+    let blank = hold.device.power_on(secs(30)).await.unwrap_err();
     assert!(blank.to_string().contains("the card does not boot: it is blank"), "{blank}");
-    assert_eq!(device.power_state(), standin::device::power::PowerState::Off);
-    device.close().await.unwrap();
+    assert_eq!(hold.device.power_state(), PowerState::Off);
+    hold.close_and_expect_nothing_left().await;
 }

@@ -2,11 +2,7 @@
 
 mod support;
 
-use standin::board::catalog::Catalog;
 use standin::io::image::Image;
-use standin::lab::player::{AcceleratorChoice, choose};
-use standin::lab::{Places, open_stand_in};
-use standin::qemu::arguments::Accelerator;
 use standin::suite::outcome::{Outcome, SuiteReport, Verdict};
 use standin::suite::run::{Options, run};
 use standin::suite::{Suite, builtin, check};
@@ -219,21 +215,11 @@ async fn a_cancelled_run_kills_its_program_and_is_told_as_interrupted() {
     assert!(report.tests.iter().all(|test| test.outcome == interrupted), "{report:#?}");
 }
 
-/// A stand-in of any board, as this host plays it under TCG.
-async fn hold(slug: &str) -> Hold {
-    let dir = tempfile::tempdir().unwrap();
-    let host = support::host(dir.path());
-    let board = Catalog::load(None).unwrap().board(slug).unwrap();
-    let chosen = choose(&board, &host, AcceleratorChoice::Only(Accelerator::Tcg)).await.unwrap();
-    let places = Places::create(&dir.path().join("evidence"), &dir.path().join("scratch")).unwrap();
-    Hold { device: open_stand_in(board, chosen.player, &places, Vec::new()).unwrap(), dir }
-}
-
 /// Another architecture, with firmware that takes seconds and not a tenth of one.
 #[tokio::test]
 async fn the_smoke_suite_passes_on_aarch64_under_uefi() {
     let (_keep, cancel) = watch::channel(false);
-    let hold = hold("generic-aarch64").await;
+    let hold = support::stand_in("generic-aarch64").await;
     let (report, _, hold) = run_on(hold, &builtin::find("smoke").unwrap(), cancel).await;
     hold.close_and_expect_nothing_left().await;
     assert!(outcomes(&report).iter().all(|word| ["passed", "skipped"].contains(word)), "{report:#?}");

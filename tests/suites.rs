@@ -1,7 +1,13 @@
 //! Suites as files: what is read, and what is complained about.
 
+use std::collections::BTreeSet;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
+use serde_json::Value;
 use standin::board::Capability;
 use standin::suite::{Action, builtin, check};
 
@@ -63,7 +69,7 @@ fn each_mistake_in_a_step_is_told_with_its_line_and_how_to_mend_it() {
             "{ expcet = 'x' }",
             "6: test[0].steps[0].expcet: no such key\nhint: did you mean `test[0].steps[0].expect`?",
         ),
-        ("{ within = '5s' }", "6: test[0].steps[0]: expected one of `power`, `flash`"),
+        ("{ within = '5s' }", "6: test[0].steps[0]: expected one of `power`, `link`, `flash`"),
         (
             "{ send = 'a',\n expect = 'b' }",
             "6: test[0].steps[0].send: expected one verb in a step, found `expect` and `send`\n\
@@ -178,4 +184,75 @@ fn a_suite_that_is_no_file_is_said_so() {
         error.to_string().contains("smoek: 1 complaint") && error.to_string().contains("No such file"),
         "{error}"
     );
+}
+
+fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn schema() -> String {
+    let told = Command::new(env!("CARGO_BIN_EXE_standin")).args(["suites", "schema"]).output().unwrap();
+    String::from_utf8(told.stdout).unwrap()
+}
+
+#[test]
+fn the_schema_in_the_repository_is_that_of_the_types() {
+    let written = std::fs::read_to_string(repository().join("tests/suites/suite.schema.json")).unwrap();
+    let command = "cargo run -- suites schema > tests/suites/suite.schema.json";
+    assert!(written == schema(), "tests/suites/suite.schema.json is not that of the types; run `{command}`");
+}
+
+/// The keys of all tables, and the words of all choices.
+fn words_of(schema: &Value, words: &mut Vec<String>) {
+    match schema {
+        Value::Object(object) => {
+            let keys =
+                object.get("properties").and_then(Value::as_object).into_iter().flat_map(|keys| keys.keys());
+            words.extend(keys.cloned());
+            let choices = object.get("enum").and_then(Value::as_array).into_iter().flatten();
+            words.extend(choices.chain(object.get("const")).filter_map(Value::as_str).map(str::to_owned));
+            object.values().for_each(|value| words_of(value, words));
+        }
+        Value::Array(items) => items.iter().for_each(|item| words_of(item, words)),
+        _ => {}
+    }
+}
+
+#[test]
+fn the_reference_has_every_word_and_its_examples_are_suites() {
+    let reference = std::fs::read_to_string(repository().join("docs/suites.md")).unwrap();
+    let mut words = Vec::new();
+    words_of(&serde_json::from_str(&schema()).unwrap(), &mut words);
+    // The one state that no suite can ask for.
+    words.retain(|word| word != "unknown");
+    words.extend(check::BUILT_IN.map(str::to_owned));
+    let quoted: BTreeSet<&str> =
+        reference.split(|c: char| !c.is_alphanumeric() && !"_-.".contains(c)).collect();
+    let missing: Vec<_> = words.iter().filter(|word| !quoted.contains(word.as_str())).collect();
+    assert!(words.len() > 50 && missing.is_empty(), "docs/suites.md does not tell of {missing:?}");
+
+    let examples: Vec<_> =
+        reference.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert!(!examples.is_empty());
+    for example in examples {
+        check::parse("docs/suites.md", example, Some(repository())).unwrap_or_else(|error| panic!("{error}"));
+    }
+}
+
+/// `standin test here.toml`, and not `./here.toml`.
+#[test]
+fn a_suite_in_the_folder_that_one_is_in_finds_its_programs_and_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let suite = "title = 'S'\n[[test]]\ntitle = 'T'\nsteps = [{ exec = ['./tool.sh'] }, { exec = ['cat', 'here.toml'] }]";
+    std::fs::write(dir.path().join("here.toml"), suite).unwrap();
+    std::fs::write(dir.path().join("tool.sh"), "#!/bin/sh\ntest -f here.toml\n").unwrap();
+    std::fs::set_permissions(dir.path().join("tool.sh"), Permissions::from_mode(0o755)).unwrap();
+    let run = Command::new(env!("CARGO_BIN_EXE_standin"))
+        .args(["test", "here.toml", "--board", "pc-seabios", "--accelerator", "tcg"])
+        .current_dir(dir.path())
+        .env("STANDIN_RUNS", dir.path().join("runs"))
+        .env("STANDIN_CACHE", dir.path().join("cache"))
+        .output()
+        .unwrap();
+    assert_eq!(run.status.code(), Some(0), "{}", String::from_utf8_lossy(&run.stderr));
 }

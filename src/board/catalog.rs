@@ -53,7 +53,7 @@ pub enum Origin {
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogError {
     /// The user's folder, or a file in it, cannot be read.
-    #[error("cannot read boards from {path}", path = path.display())]
+    #[error("cannot read boards from {path}")]
     Read {
         /// The folder or the file.
         path: PathBuf,

@@ -6,14 +6,15 @@ use std::sync::Arc;
 use clap::Subcommand;
 use serde_json::{Value as Json, json};
 
-use super::{CliError, Context, Exit, Output};
+use super::{CliError, Context, Exit, Output, say};
 use crate::board::catalog::{Entry, Origin};
 use crate::board::file::BoardFile;
 use crate::board::{Board, BoardFileError, MediumKind, ScreenConnector, Time, check, word};
 use crate::document::schema_of;
 
-/// What follows `standin boards`.
+/// List, show and check the boards that there are
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Exit codes: 0 all is well, 2 there is no such board, or a board file is broken.")]
 pub struct Args {
     #[command(subcommand)]
     command: Option<Command>,
@@ -141,7 +142,7 @@ fn tell<'e>(errors: impl Iterator<Item = &'e BoardFileError>, json: bool) -> Exi
     for error in errors {
         exit = Exit::Usage;
         if !json {
-            eprintln!("error: {error}");
+            say(format_args!("error: {error}"));
         }
     }
     exit

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::io;
 use std::process::ExitCode;
 
+use super::say;
 use crate::board::BoardFileError;
 use crate::board::catalog::CatalogError;
 use crate::device::{DeviceError, Fault};
@@ -33,12 +34,13 @@ impl Exit {
     /// The number that a shell sees.
     pub fn code(self) -> u8 {
         match self {
-            Self::Passed => 0,
-            Self::Failed => 1,
+            // No run comes of it, so no verdict.
             Self::Usage => 2,
-            Self::Broken => 3,
-            Self::NothingRun => 4,
-            Self::Interrupted => 130, // 128 and SIGINT, as shells say it
+            Self::Passed => Verdict::Passed.exit_code(),
+            Self::Failed => Verdict::Failed.exit_code(),
+            Self::Broken => Verdict::Broken.exit_code(),
+            Self::NothingRun => Verdict::NothingRun.exit_code(),
+            Self::Interrupted => Verdict::Interrupted.exit_code(),
         }
     }
 }
@@ -61,6 +63,8 @@ pub enum CliError {
         /// How to mend it, a line each.
         hints: Vec<String>,
     },
+    /// Somebody pressed Ctrl-C, and has been told.
+    Interrupted,
     /// Nobody reads stdout any more, which is no error: `standin boards | head -1`.
     ClosedPipe,
 }
@@ -88,10 +92,11 @@ impl CliError {
     pub fn report(&self) -> Exit {
         match self {
             Self::ClosedPipe => Exit::Passed,
+            Self::Interrupted => Exit::Interrupted,
             Self::Failed { exit, error, hints } => {
-                eprintln!("error: {}", chain(error.as_ref()));
+                say(format_args!("error: {}", chain(error.as_ref())));
                 for hint in hints {
-                    eprintln!("hint: {hint}");
+                    say(format_args!("hint: {hint}"));
                 }
                 *exit
             }

@@ -9,16 +9,18 @@ mod error;
 mod interrupt;
 mod output;
 mod place;
+mod suites;
 mod test;
 mod up;
 
+use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 pub use error::{CliError, Exit};
-pub use output::Output;
+pub use output::{Output, say};
 
 use crate::board::Catalog;
 
@@ -40,15 +42,13 @@ pub struct Cli {
     command: Command,
 }
 
+// What each one does is told by its `Args`; a word of it here would hide what those say of exit codes and keys.
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// List, show and check the boards that there are
     Boards(boards::Args),
-    /// Run suites on boards
+    Suites(suites::Args),
     Test(test::Args),
-    /// Start a board with its console in the terminal
     Up(up::Args),
-    /// Say what this host can play, what it lacks, and how to mend it
     Doctor(doctor::Args),
 }
 
@@ -57,6 +57,7 @@ pub async fn run(cli: Cli) -> Result<Exit, CliError> {
     let context = Context { boards: cli.boards, place: cli.place };
     match cli.command {
         Command::Boards(args) => boards::run(args, &context).await,
+        Command::Suites(args) => suites::run(args),
         Command::Test(args) => test::run(args, &context).await,
         Command::Up(args) => up::run(args, &context).await,
         Command::Doctor(args) => doctor::run(args, &context).await,
@@ -78,9 +79,10 @@ impl Context {
 }
 
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Where things are")]
 struct BoardFolder {
     /// Folder of board files that add to the built-in boards and override them
-    /// [default: standin/machines in $XDG_CONFIG_HOME, if it is there]
+    /// [default: standin/machines in $XDG_CONFIG_HOME or ~/.config, if it is there]
     #[arg(long = "boards", value_name = "DIR", env = "STANDIN_BOARDS", global = true)]
     folder: Option<PathBuf>,
 }
@@ -97,6 +99,7 @@ impl BoardFolder {
 
 /// What is logged on stderr.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Log, on stderr")]
 pub struct Log {
     /// Log more; repeat for still more
     #[arg(short, long, action = ArgAction::Count, global = true)]
@@ -110,6 +113,11 @@ pub struct Log {
     filter: Option<EnvFilter>,
 }
 
+/// Whether words on stderr may be coloured: on a terminal, unless `NO_COLOR` says otherwise.
+fn has_colours() -> bool {
+    io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
 impl Log {
     /// Begins to log; called once.
     pub fn start(&self) {
@@ -121,6 +129,12 @@ impl Log {
             (false, _) => "trace",
         };
         let filter = self.filter.clone().unwrap_or_else(|| EnvFilter::new(level));
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+        tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(io::stderr)
+            .with_ansi(has_colours())
+            // It would panic on a stderr that nobody reads.
+            .log_internal_errors(false)
+            .init();
     }
 }

@@ -1,4 +1,5 @@
-//! stdout: data for people or, with `--json`, for programs; each write may find that nobody reads any more.
+//! stdout: data for people or, with `--json`, for programs; and stderr: words for people. Each write may find that
+//! nobody reads any more.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -6,6 +7,12 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use super::CliError;
+
+/// Says a line to people, on stderr. What cannot be written is dropped: nothing fails because nobody looks, and
+/// `eprintln!` would panic.
+pub fn say(text: impl fmt::Display) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
 
 /// stdout, locked for as long as it lives.
 #[derive(Debug)]

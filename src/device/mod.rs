@@ -7,6 +7,7 @@ pub mod console;
 pub mod power;
 pub mod storage;
 
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::Arc;
 
 use crate::board::{Board, Capability};
@@ -154,13 +155,42 @@ impl Device {
         Ok(self.power.reset(deadline).await?)
     }
 
+    /// Makes sure that whoever plays the DUT still does. Silence is the DUT's fault only if its player is not silent.
+    pub async fn check_player(&self, deadline: Deadline) -> Result<(), DeviceError> {
+        Ok(self.power.check_player(deadline).await?)
+    }
+
     /// Makes the firmware forget what it has learnt; part of every flash.
     pub fn reset_firmware(&mut self) -> Result<(), DeviceError> {
         Ok(self.power.reset_firmware()?)
     }
 
-    /// Where the DUT's forwarded TCP ports are reachable on this host: pairs of its port and ours.
-    pub async fn forwards(&self, deadline: Deadline) -> Result<Vec<(u16, u16)>, DeviceError> {
+    /// The loopback address on which this host reaches the DUT's forwarded TCP ports.
+    pub fn address(&self) -> Result<Ipv4Addr, NotFitted> {
+        self.interface(None)?;
+        Ok(self.power.address())
+    }
+
+    /// Puts the cable of a network interface in, or pulls it out; `None` means the first one. It stays so over
+    /// power cycles.
+    pub async fn set_link(
+        &mut self,
+        interface: Option<&str>,
+        up: bool,
+        deadline: Deadline,
+    ) -> Result<(), DeviceError> {
+        let name = self.interface(interface)?.to_owned();
+        Ok(self.power.set_link(&name, up, deadline).await?)
+    }
+
+    fn interface(&self, name: Option<&str>) -> Result<&str, NotFitted> {
+        let mut all = self.board.network.iter().map(|interface| interface.name.as_str());
+        let found = all.find(|interface| name.is_none_or(|name| name == *interface));
+        found.ok_or_else(|| NotFitted { part: "such network interface", board: self.board.slug.clone() })
+    }
+
+    /// Where the DUT's forwarded TCP ports are reachable on this host; empty while it is off.
+    pub async fn forwards(&self, deadline: Deadline) -> Result<Vec<(u16, SocketAddrV4)>, DeviceError> {
         Ok(self.power.forwards(deadline).await?)
     }
 

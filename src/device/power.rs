@@ -2,21 +2,24 @@
 //!
 //! `Device` owns it and hands it what a power-on needs; `close` leaves no process.
 
-use std::fs;
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-
-use tokio::task::spawn_blocking;
 
 use super::storage::{Storage, StorageError};
 use crate::board::{Board, Firmware, StartsOn};
 use crate::deadline::Deadline;
 use crate::event::{EventKind, EventLog, Origin};
-use crate::qemu::arguments::{Accelerator, FirmwareFiles, Launch, arguments};
+use crate::io::file;
+use crate::qemu::arguments::{Accelerator, FirmwareFiles, Launch, Reach, arguments, card};
 use crate::qemu::boot_rom::{self, BootRomError, Model};
 use crate::qemu::firmware::FlashFormat;
 use crate::qemu::machine::{Machine, MachineError, Start, SystemState, command_line};
+use crate::sys::blocking::blocking;
 use crate::sys::serial_line::SerialLine;
 
 /// The QEMU that plays a board on this host, and how.
@@ -83,7 +86,7 @@ pub enum PowerError {
         path: PathBuf,
         /// Why not.
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
     /// There is no button to press.
     #[error("{board} has no power button")]
@@ -111,7 +114,9 @@ pub struct Power {
     player: Player,
     scratch: PathBuf,
     stderr: PathBuf,
-    forwards: Vec<u16>,
+    reach: Reach,
+    /// The interfaces whose cable is out; they stay so over power cycles.
+    unplugged: BTreeSet<String>,
     serial: Vec<SerialLine>,
     events: EventLog,
     mains: bool,
@@ -124,12 +129,13 @@ impl Power {
         board: Arc<Board>,
         player: Player,
         serial: Vec<SerialLine>,
-        forwards: Vec<u16>,
+        reach: Reach,
         (scratch, evidence): (&Path, &Path),
         events: EventLog,
     ) -> Self {
         let (scratch, stderr) = (scratch.to_owned(), evidence.join("qemu.stderr"));
-        Self { board, player, scratch, stderr, forwards, serial, events, mains: false, machine: None }
+        let unplugged = BTreeSet::new();
+        Self { board, player, scratch, stderr, reach, unplugged, serial, events, mains: false, machine: None }
     }
 
     /// What the system does, and whether mains are on.
@@ -164,7 +170,7 @@ impl Power {
     /// Takes mains away at once, whatever runs. Twice off is once.
     pub async fn off(&mut self) -> Result<(), PowerError> {
         if !self.mains {
-            return Ok(());
+            return self.stop().await;
         }
         self.mains = false;
         let ended = self.stop().await;
@@ -215,17 +221,53 @@ impl Power {
     pub fn reset_firmware(&self) -> Result<(), PowerError> {
         let path = self.variables();
         match fs::remove_file(&path) {
-            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
                 Err(PowerError::Firmware { path, source })
             }
             _ => Ok(()),
         }
     }
 
-    /// Where the DUT's forwarded TCP ports are reachable: pairs of its port and ours; empty while it is off.
-    pub async fn forwards(&self, deadline: Deadline) -> Result<Vec<(u16, u16)>, PowerError> {
+    /// The loopback address on which this host reaches the DUT.
+    pub fn address(&self) -> Ipv4Addr {
+        self.reach.address
+    }
+
+    /// Puts the cable of a network interface in, or pulls it out; it stays so over power cycles.
+    pub async fn set_link(
+        &mut self,
+        interface: &str,
+        up: bool,
+        deadline: Deadline,
+    ) -> Result<(), PowerError> {
+        if let Some(machine) = &self.machine {
+            machine.set_link(&card(interface), up, deadline).await?;
+        }
+        let changed =
+            if up { self.unplugged.remove(interface) } else { self.unplugged.insert(interface.to_owned()) };
+        if changed {
+            let interface = interface.to_owned();
+            self.events.record(if up {
+                EventKind::LinkUp { interface }
+            } else {
+                EventKind::LinkDown { interface }
+            });
+        }
+        Ok(())
+    }
+
+    /// Makes sure that QEMU still answers, if there is one.
+    pub async fn check_player(&self, deadline: Deadline) -> Result<(), PowerError> {
         match &self.machine {
-            Some(machine) if !self.forwards.is_empty() => Ok(machine.forwards(deadline).await?),
+            Some(machine) => Ok(machine.check_answers(deadline).await?),
+            None => Ok(()),
+        }
+    }
+
+    /// Where the DUT's forwarded TCP ports are reachable, as QEMU tells; empty while it is off.
+    pub async fn forwards(&self, deadline: Deadline) -> Result<Vec<(u16, SocketAddrV4)>, PowerError> {
+        match &self.machine {
+            Some(machine) if !self.reach.ports.is_empty() => Ok(machine.forwards(deadline).await?),
             _ => Ok(Vec::new()),
         }
     }
@@ -249,6 +291,8 @@ impl Power {
     }
 
     async fn start(&mut self, storage: &Storage, deadline: Deadline) -> Result<(), PowerError> {
+        // One that was cancelled, or failed, after its machine was there.
+        self.stop().await?;
         let arguments = self.arguments(storage).await?;
         let lent = |source| MachineError::Spawn { program: self.player.program.clone(), source };
         let serial = self.serial.iter_mut().map(SerialLine::lend).collect::<Result<_, _>>().map_err(lent)?;
@@ -257,7 +301,10 @@ impl Power {
         self.events.record(EventKind::PowerOn);
         match Machine::start(start, self.events.clone(), deadline).await {
             Ok(machine) => {
-                self.machine = Some(machine);
+                let machine = self.machine.insert(machine);
+                for interface in &self.unplugged {
+                    machine.set_link(&card(interface), false, deadline).await?;
+                }
                 Ok(())
             }
             Err(error) => {
@@ -274,7 +321,7 @@ impl Power {
             sandbox: self.player.sandbox,
             media: storage.plugged_in()?,
             firmware: self.firmware(storage).await?,
-            forwards: self.forwards.clone(),
+            reach: self.reach.clone(),
         };
         Ok(arguments(&self.board, &launch))
     }
@@ -293,7 +340,13 @@ impl Power {
             InstalledFirmware::Uefi { code, variables, format } => {
                 let own = self.variables();
                 if !own.exists() {
-                    tokio::fs::copy(variables, &own)
+                    let (template, new) = (variables.clone(), own.clone());
+                    // Half a copy, left by a power-on that was cancelled, would be taken for the board's own.
+                    let copy = move || {
+                        let mut template = File::open(template)?;
+                        file::replace(&new, |new| io::copy(&mut template, new).map(drop))
+                    };
+                    blocking(copy)
                         .await
                         .map_err(|source| PowerError::Firmware { path: own.clone(), source })?;
                 }
@@ -316,14 +369,11 @@ impl Power {
         let read = move || -> Result<_, PowerError> {
             fs::create_dir_all(&folder)
                 .map_err(|source| PowerError::Firmware { path: folder.clone(), source })?;
-            let mut card = fs::File::open(&card)
-                .map_err(|source| PowerError::Firmware { path: card.clone(), source })?;
+            let mut card =
+                File::open(&card).map_err(|source| PowerError::Firmware { path: card.clone(), source })?;
             Ok(boot_rom::boot_stage(model, &mut card, &folder)?)
         };
-        let stage = match spawn_blocking(read).await {
-            Ok(stage) => stage?,
-            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
-        };
+        let stage = blocking(read).await?;
         for note in &stage.notes {
             tracing::info!(note, "boot ROM");
         }
@@ -348,5 +398,45 @@ fn raspberry_pi(firmware: Firmware) -> Option<Model> {
         Firmware::RaspberryPi3 => Some(Model::Pi3),
         Firmware::RaspberryPi4 => Some(Model::Pi4),
         Firmware::Bios | Firmware::Uefi | Firmware::UBoot => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::board::Catalog;
+
+    #[tokio::test]
+    async fn a_power_on_that_is_cancelled_leaves_no_half_of_the_firmwares_variables() {
+        let dir = tempfile::tempdir().unwrap();
+        let template = dir.path().join("template.fd");
+        let template_bytes = 64 << 20; // as large as QEMU's flash chips, so its copy takes a while
+        File::create(&template).unwrap().set_len(template_bytes).unwrap();
+        let firmware =
+            InstalledFirmware::Uefi { code: template.clone(), variables: template, format: FlashFormat::Raw };
+        let player = Player {
+            program: "qemu-system-x86_64".into(),
+            accelerator: Accelerator::Tcg,
+            sandbox: true,
+            firmware,
+        };
+        let board = Catalog::load(None).unwrap().board("generic-amd64").unwrap();
+        let storage = Storage::create(&board, dir.path()).unwrap();
+        let places = (dir.path(), dir.path());
+        let power = Power::new(board, player, Vec::new(), Reach::NOTHING, places, EventLog::default());
+
+        tokio::select! {
+            biased;
+            _ = power.command_line(&storage) => {}
+            () = std::future::ready(()) => {} // cancels it in the middle of the copy
+        }
+
+        let first_seen = loop {
+            match fs::metadata(power.variables()) {
+                Ok(found) => break found,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        };
+        assert_eq!(first_seen.len(), template_bytes);
     }
 }

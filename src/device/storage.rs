@@ -8,10 +8,9 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use tokio::task::spawn_blocking;
-
 use crate::board::{Board, Medium};
 use crate::io::image::{Image, ImageError};
+use crate::sys::blocking::blocking;
 
 /// The media of one device.
 #[derive(Debug)]
@@ -96,15 +95,15 @@ impl Storage {
         self.flashes += 1;
         let fresh = self.dir.join(format!("{medium}-{}.img", self.flashes));
         let (image_written, name, path) = (image.clone(), medium.to_owned(), fresh.clone());
-        let capacity = played.capacity;
-        let written = spawn_blocking(move || image_written.write_to(&path, &name, capacity)).await;
-        match written {
-            Ok(outcome) => outcome.map_err(failed)?,
-            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
-        }
-        let old = std::mem::replace(&mut played.path, fresh);
-        // If it stays, it goes with the scratch.
-        let _ = std::fs::remove_file(old);
+        let (capacity, old) = (played.capacity, played.path.clone());
+        let write = move || {
+            image_written.write_to(&path, &name, capacity)?;
+            // If it stays, it goes with the scratch.
+            let _ = std::fs::remove_file(old);
+            Ok(())
+        };
+        blocking(write).await.map_err(failed)?;
+        played.path = fresh;
         played.content = Content::Flashed(image.sha256.clone());
         Ok(())
     }

@@ -77,8 +77,8 @@ impl<'t> Document<'t> {
     /// Reads the file as a `T`, complaining about every key that `T`'s schema does not admit.
     ///
     /// `T` must bear missing keys (`#[serde(default)]` with `#[schemars(!default)]`); what its schema requires is
-    /// demanded here. `None` only
-    /// if `T` is no table, or refuses what its schema admits; both are complaints as well.
+    /// demanded here. `None` only if `T` is no table, or refuses what its schema admits; both are complaints as
+    /// well.
     pub fn read<T: DeserializeOwned + JsonSchema>(&mut self) -> Option<T> {
         let schema = schema_of::<T>();
         let (fitting, misfits) = schema::fit(self.root.clone(), &schema);

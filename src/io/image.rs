@@ -1,10 +1,11 @@
 //! An operating system image: opened once, known by its digest, written to media as often as asked.
 //!
 //! Raw images are read where they are; gzip is unpacked into the run's scratch, which owns the copy. Every
-//! function here blocks; callers use `spawn_blocking`.
+//! function here blocks; callers use `sys::blocking` while a machine may run.
 
-use std::fs::{self, File};
+use std::fs::{self, File, FileType};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use flate2::read::MultiGzDecoder;
@@ -35,6 +36,14 @@ pub enum ImageError {
         #[source]
         source: io::Error,
     },
+    /// A pipe or a device: it may block or never end, and it is read several times.
+    #[error("image {path} is {kind}, which cannot be flashed; a file with its bytes can")]
+    NoFile {
+        /// The image.
+        path: PathBuf,
+        /// What it is.
+        kind: &'static str,
+    },
     /// It has no bytes.
     #[error("image {path} is empty")]
     Empty {
@@ -56,6 +65,16 @@ pub enum ImageError {
         name: String,
         /// Its size.
         bytes: u64,
+        /// The medium's name in the board file.
+        medium: String,
+        /// The medium's size in bytes.
+        capacity: u64,
+    },
+    /// It does not fit, and nobody knows how large it is: unpacking ended where the medium does.
+    #[error("image {name} has more bytes, unpacked, than the {capacity} of medium `{medium}`")]
+    TooLargeUnpacked {
+        /// What the user called the image.
+        name: String,
         /// The medium's name in the board file.
         medium: String,
         /// The medium's size in bytes.
@@ -107,12 +126,15 @@ const BLOCK_BYTES: usize = 1 << 20;
 
 impl Image {
     /// Opens the image at `path`, by its content and not by its name; a packed one is unpacked into `scratch`.
-    pub fn open(path: &Path, scratch: &Path) -> Result<Self, ImageError> {
+    /// No more is read or unpacked than the `capacity` of the medium that it is for.
+    pub fn open(path: &Path, scratch: &Path, medium: &str, capacity: u64) -> Result<Self, ImageError> {
         let read = |source| ImageError::Read { path: path.to_owned(), source };
-        let mut file = File::open(path).map_err(read)?;
-        if file.metadata().map_err(read)?.is_dir() {
-            return Err(read(io::ErrorKind::IsADirectory.into()));
+        // Before it is opened, which alone would wait for the other end of a pipe.
+        let found = fs::metadata(path).map_err(read)?;
+        if let Some(kind) = no_file(found.file_type()) {
+            return Err(ImageError::NoFile { path: path.to_owned(), kind });
         }
+        let mut file = File::open(path).map_err(read)?;
         let mut head = Vec::new();
         (&file).take(8).read_to_end(&mut head).map_err(read)?;
         file.seek(SeekFrom::Start(0)).map_err(read)?;
@@ -120,16 +142,25 @@ impl Image {
             return Err(ImageError::Format { path: path.to_owned(), format });
         }
         let name = path.display().to_string();
-        let (raw, copied) = if head.starts_with(GZIP) {
+        let is_packed = head.starts_with(GZIP);
+        if !is_packed {
+            fits(&name, found.len(), medium, capacity)?;
+        }
+        let most = capacity.saturating_add(1);
+        let (raw, copied) = if is_packed {
             let raw = scratch.join("image.raw");
             let sink =
                 Sink::create(&raw).map_err(|source| ImageError::Write { path: raw.clone(), source })?;
-            (raw.clone(), copy(MultiGzDecoder::new(file), Some(sink)).map_err(|error| error.at(path, &raw))?)
+            let unpacked = MultiGzDecoder::new(file).take(most);
+            (raw.clone(), copy(unpacked, Some(sink)).map_err(|error| error.at(path, &raw))?)
         } else {
-            (path.to_owned(), copy(file, None).map_err(|error| error.at(path, path))?)
+            (path.to_owned(), copy(file.take(most), None).map_err(|error| error.at(path, path))?)
         };
         match copied.bytes {
             0 => Err(ImageError::Empty { path: path.to_owned() }),
+            bytes if bytes > capacity && is_packed => {
+                Err(ImageError::TooLargeUnpacked { name, medium: medium.to_owned(), capacity })
+            }
             bytes => Ok(Self { name, raw, bytes, sha256: copied.sha256 }),
         }
     }
@@ -138,20 +169,12 @@ impl Image {
     pub fn built_in(name: &str, content: &[u8], scratch: &Path) -> Result<Self, ImageError> {
         let raw = scratch.join(format!("{name}.img"));
         fs::write(&raw, content).map_err(|source| ImageError::Write { path: raw.clone(), source })?;
-        Ok(Self { name: name.to_owned(), ..Self::open(&raw, scratch)? })
+        Ok(Self { name: name.to_owned(), ..Self::open(&raw, scratch, "scratch", content.len() as u64)? })
     }
 
     /// Refuses a medium that is too small for the image.
     pub fn check_fits(&self, medium: &str, capacity: u64) -> Result<(), ImageError> {
-        if self.bytes <= capacity {
-            return Ok(());
-        }
-        Err(ImageError::TooLarge {
-            name: self.name.clone(),
-            bytes: self.bytes,
-            medium: medium.to_owned(),
-            capacity,
-        })
+        fits(&self.name, self.bytes, medium, capacity)
     }
 
     /// Makes `target` a fresh medium of `capacity` bytes with the image at its start, and checks that what was
@@ -175,6 +198,23 @@ impl Image {
             found: copied.sha256,
         })
     }
+}
+
+fn fits(name: &str, bytes: u64, medium: &str, capacity: u64) -> Result<(), ImageError> {
+    if bytes <= capacity {
+        return Ok(());
+    }
+    Err(ImageError::TooLarge { name: name.to_owned(), bytes, medium: medium.to_owned(), capacity })
+}
+
+/// What it is that is no file; `None` for a file.
+fn no_file(kind: FileType) -> Option<&'static str> {
+    let kinds = [
+        (kind.is_dir(), "a folder"),
+        (kind.is_fifo() || kind.is_socket(), "a pipe"),
+        (kind.is_block_device() || kind.is_char_device(), "a device"),
+    ];
+    kinds.into_iter().find_map(|(is, name)| is.then_some(name))
 }
 
 struct Copied {
@@ -285,8 +325,8 @@ mod tests {
         let mut gzip = GzEncoder::new(File::create(&packed).unwrap(), Compression::fast());
         gzip.write_all(&content()).unwrap();
         gzip.finish().unwrap();
-        let raw = Image::open(&raw, dir.path()).unwrap();
-        let packed = Image::open(&packed, dir.path()).unwrap();
+        let raw = Image::open(&raw, dir.path(), "sd", 8 << 20).unwrap();
+        let packed = Image::open(&packed, dir.path(), "sd", 8 << 20).unwrap();
         assert_eq!((raw.bytes, &raw.sha256), (packed.bytes, &packed.sha256));
         let medium = dir.path().join("sd.img");
         packed.write_to(&medium, "sd", 8 << 20).unwrap();
@@ -312,11 +352,43 @@ mod tests {
         for (name, bytes, reason) in table {
             let path = dir.path().join(name);
             fs::write(&path, bytes).unwrap();
-            let refused = Image::open(&path, dir.path()).unwrap_err();
+            let refused = Image::open(&path, dir.path(), "sd", 8 << 20).unwrap_err();
             assert!(refused.to_string().contains(reason), "{name}: {refused}");
         }
-        assert!(matches!(Image::open(&dir.path().join("none"), dir.path()), Err(ImageError::Read { .. })));
-        assert!(matches!(Image::open(dir.path(), dir.path()), Err(ImageError::Read { .. })));
+        let none = Image::open(&dir.path().join("none"), dir.path(), "sd", 8 << 20);
+        assert!(matches!(none, Err(ImageError::Read { .. })));
+    }
+
+    #[test]
+    fn what_is_no_file_is_refused_and_never_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let table = [
+            (pipe.as_path(), "is a pipe"),
+            (Path::new("/dev/zero"), "is a device"),
+            (dir.path(), "is a folder"),
+        ];
+        for (path, reason) in table {
+            let refused = Image::open(path, dir.path(), "sd", 8 << 20).unwrap_err();
+            assert!(refused.to_string().contains(reason), "{refused}");
+        }
+    }
+
+    #[test]
+    fn an_image_that_cannot_fit_is_neither_read_nor_unpacked_to_its_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let (raw, packed) = (dir.path().join("os.img"), dir.path().join("os.img.gz"));
+        File::create(&raw).unwrap().set_len(1 << 40).unwrap();
+        let refused = Image::open(&raw, dir.path(), "sd", 8 << 20).unwrap_err();
+        assert!(matches!(refused, ImageError::TooLarge { bytes, .. } if bytes == 1 << 40), "{refused}");
+        let mut gzip = GzEncoder::new(File::create(&packed).unwrap(), Compression::fast());
+        io::copy(&mut io::repeat(1).take(32 << 20), &mut gzip).unwrap();
+        gzip.finish().unwrap();
+        let refused = Image::open(&packed, dir.path(), "sd", 8 << 20).unwrap_err();
+        assert!(matches!(refused, ImageError::TooLargeUnpacked { .. }), "{refused}");
+        let unpacked = fs::metadata(dir.path().join("image.raw")).unwrap();
+        assert!(unpacked.len() <= (8 << 20) + 1, "{} bytes", unpacked.len());
     }
 
     #[test]
@@ -324,7 +396,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("os.img");
         fs::write(&path, content()).unwrap();
-        let image = Image::open(&path, dir.path()).unwrap();
+        let image = Image::open(&path, dir.path(), "sd", 8 << 20).unwrap();
         let medium = dir.path().join("sd.img");
         assert!(matches!(image.write_to(&medium, "sd", 1 << 20), Err(ImageError::TooLarge { .. })));
         fs::write(&path, b"something else").unwrap();

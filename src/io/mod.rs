@@ -2,6 +2,7 @@
 
 pub mod device_tree;
 pub mod fat;
+pub mod file;
 pub mod image;
 pub mod partition;
 pub mod selftest;

@@ -6,21 +6,24 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use super::{Places, open_stand_in};
-use crate::board::{Arch, Board, Firmware};
+use crate::board::{Arch, Board, Firmware, word};
 use crate::deadline::Deadline;
 use crate::device::console::Pattern;
 use crate::device::power::Player;
+use crate::device::{Device, DeviceError};
+use crate::io::file;
 use crate::io::image::Image;
 use crate::io::selftest::SELFTEST_IMAGE;
+use crate::message::chain;
 use crate::procedure;
 use crate::qemu::arguments::{Accelerator, cpu_model};
 use crate::sys::run_dir::RunDir;
@@ -54,7 +57,13 @@ pub async fn prove_kvm(board: &Board, player: &Player, cache: &Path, runs: &Path
     if let Some(verdict) = known.get(&key) {
         return verdict.clone();
     }
-    let verdict = boot(board, player, runs).await;
+    let verdict = match boot(board, player, runs).await {
+        Ok(verdict) => verdict,
+        // A full disk, say: it tells nothing of KVM, and the next start tries again.
+        Err(reason) => {
+            return Verdict { usable: false, evidence: format!("it could not be tried: {reason}") };
+        }
+    };
     tracing::info!(usable = verdict.usable, evidence = verdict.evidence, "probed KVM");
     known.insert(key, verdict.clone());
     if let Err(error) = remember(&file, &known) {
@@ -67,11 +76,17 @@ pub async fn prove_kvm(board: &Board, player: &Player, cache: &Path, runs: &Path
 fn cannot_even_try(board: &Board) -> Option<String> {
     let native = match board.arch {
         Arch::X86_64 => cfg!(target_arch = "x86_64"),
-        Arch::Aarch64 => cfg!(target_arch = "aarch64") && board.qemu.firmware == Firmware::Uefi,
+        Arch::Aarch64 => cfg!(target_arch = "aarch64"),
         Arch::Armv7 | Arch::Riscv64 => false,
     };
     if !native {
         return Some(format!("{} is not this host's architecture", board.arch.qemu_name()));
+    }
+    if board.arch == Arch::Aarch64 && board.qemu.firmware != Firmware::Uefi {
+        return Some(format!(
+            "nobody has tried it on Arm with the firmware `{}`",
+            word(&board.qemu.firmware)
+        ));
     }
     match OpenOptions::new().read(true).write(true).open(KVM) {
         Ok(_) => None,
@@ -79,49 +94,48 @@ fn cannot_even_try(board: &Board) -> Option<String> {
     }
 }
 
-/// Boots the self-test on the very board, and says what was seen.
-async fn boot(board: &Board, player: &Player, runs: &Path) -> Verdict {
+/// Boots the self-test on the very board, and says what was seen; an error if it could not come to that.
+async fn boot(board: &Board, player: &Player, runs: &Path) -> Result<Verdict, String> {
     let begun = Instant::now();
-    let seen = match RunDir::create(runs) {
-        Ok(run) => {
-            let seen = attempt(board, player, &run.scratch()).await;
-            seen.and(run.remove().map_err(|error| error.to_string()))
-        }
-        Err(error) => Err(error.to_string()),
-    };
+    let run = RunDir::create(runs).map_err(|error| chain(&error))?;
+    let seen = attempt(board, player, &run.scratch()).await;
+    run.remove().map_err(|error| chain(&error))?;
     let took = begun.elapsed().as_millis();
-    match seen {
+    Ok(match seen? {
         Ok(()) => Verdict { usable: true, evidence: format!("the self-test booted in {took} ms") },
-        Err(reason) => Verdict { usable: false, evidence: format!("{reason} (after {took} ms)") },
-    }
+        Err(error) => {
+            // Evidence is one line for people; a failed QEMU brings more words than its first, and its command line.
+            let reason = error.to_string().split(['\n', ';']).next().unwrap_or_default().to_owned();
+            Verdict { usable: false, evidence: format!("{reason} (after {took} ms)") }
+        }
+    })
 }
 
-async fn attempt(board: &Board, player: &Player, dir: &Path) -> Result<(), String> {
-    let words = |error: &dyn std::error::Error| first_line(&error.to_string());
-    let image = Image::built_in("selftest", SELFTEST_IMAGE, dir).map_err(|error| words(&error))?;
-    let places = Places::create(dir, &dir.join("scratch")).map_err(|error| words(&error))?;
+/// Whether the self-test was seen to run; an error in words if it could not even be tried.
+async fn attempt(board: &Board, player: &Player, dir: &Path) -> Result<Result<(), DeviceError>, String> {
+    let image = Image::built_in("selftest", SELFTEST_IMAGE, dir).map_err(|error| chain(&error))?;
+    let places = Places::create(dir, &dir.join("scratch")).map_err(|error| chain(&error))?;
     let player = Player { accelerator: Accelerator::Kvm, ..player.clone() };
     let mut device =
-        open_stand_in(Arc::new(board.clone()), player, &places, Vec::new()).map_err(|error| words(&error))?;
-    let silence = if board.qemu.firmware == Firmware::Bios { SILENCE_BIOS } else { SILENCE_UEFI };
-    let deadline = Deadline::after(silence);
-    let booted = async {
-        procedure::flash(&mut device, &image).await?;
-        let events = device.events.clone();
-        device.power_on(deadline).await?;
-        let console = device.console()?;
-        console.heed(&events, 0);
-        console.wait_for(&Pattern::text("image-sha256"), deadline).await?;
-        Ok::<(), crate::device::DeviceError>(())
+        open_stand_in(Arc::new(board.clone()), player, &places, Vec::new()).map_err(|error| chain(&error))?;
+    let seen = match procedure::flash(&mut device, &image).await {
+        Ok(()) => Ok(see_it_run(&mut device).await),
+        Err(error) => Err(chain(&error)),
     };
-    let booted = booted.await.map_err(|error| words(&error));
-    let closed = device.close().await.map_err(|error| words(&error));
-    booted.and(closed)
+    let closed = device.close().await;
+    Ok(seen?.and(closed))
 }
 
-/// Evidence is one line; a failed QEMU brings its command line along.
-fn first_line(text: &str) -> String {
-    text.lines().next().unwrap_or_default().to_owned()
+async fn see_it_run(device: &mut Device) -> Result<(), DeviceError> {
+    let firmware = device.board.qemu.firmware;
+    let silence = if firmware == Firmware::Bios { SILENCE_BIOS } else { SILENCE_UEFI };
+    let deadline = Deadline::after(silence);
+    let events = device.events.clone();
+    device.power_on(deadline).await?;
+    let console = device.console()?;
+    console.heed(&events, 0);
+    console.wait_for(&Pattern::text("image-sha256"), deadline).await?;
+    Ok(())
 }
 
 /// Everything whose change makes an old verdict worthless.
@@ -151,11 +165,10 @@ fn remembered(file: &Path) -> BTreeMap<String, Verdict> {
     fs::read(file).ok().and_then(|json| serde_json::from_slice(&json).ok()).unwrap_or_default()
 }
 
-fn remember(file: &Path, known: &BTreeMap<String, Verdict>) -> io::Result<()> {
-    let dir = file.parent().map(PathBuf::from).unwrap_or_default();
-    fs::create_dir_all(&dir)?;
-    let new = tempfile::NamedTempFile::new_in(&dir)?;
-    serde_json::to_writer_pretty(&new, known)?;
-    new.persist(file)?;
-    Ok(())
+fn remember(path: &Path, known: &BTreeMap<String, Verdict>) -> io::Result<()> {
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir)?;
+    }
+    let text = serde_json::to_vec_pretty(known)?;
+    file::replace(path, |file| file.write_all(&text))
 }

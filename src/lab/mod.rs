@@ -4,6 +4,7 @@
 //! [`open_stand_in`]. The device is closed by whoever holds it; its files lie in the run's directory.
 
 pub mod accelerator;
+mod address;
 pub mod player;
 
 use std::io;
@@ -51,6 +52,9 @@ pub enum OpenError {
     /// A medium.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// No loopback address has the forwarded ports free.
+    #[error("cannot find a loopback address for the forwarded ports")]
+    Address(#[source] io::Error),
 }
 
 /// A stand-in of `board`: off, with blank media, no process yet. `forwards` are the DUT's TCP ports that this
@@ -74,6 +78,7 @@ pub fn open_stand_in(
     }
     let storage = Storage::create(&board, &places.scratch)?;
     let dirs = (places.scratch.as_path(), places.evidence.as_path());
-    let power = Power::new(board.clone(), player, far_ends, forwards, dirs, events.clone());
+    let reach = address::claim(forwards).map_err(OpenError::Address)?;
+    let power = Power::new(board.clone(), player, far_ends, reach, dirs, events.clone());
     Ok(Device::new(board, events, storage, power, consoles))
 }

@@ -110,8 +110,18 @@ pub async fn choose(board: &Board, host: &Host, choice: AcceleratorChoice) -> Re
         qemu_version: version.clone(),
         remark,
     };
-    if choice == AcceleratorChoice::Only(Accelerator::Tcg) || !has_kvm(&inventory) {
+    if choice == AcceleratorChoice::Only(Accelerator::Tcg) {
         return Ok(chosen(Accelerator::Tcg, None));
+    }
+    if !has_kvm(&inventory) {
+        return match choice {
+            // Nobody expects it of a QEMU that plays another architecture.
+            AcceleratorChoice::Auto => Ok(chosen(Accelerator::Tcg, None)),
+            AcceleratorChoice::Only(_) => {
+                let evidence = format!("{} was built without it", tcg.program.display());
+                Err(PlayerError::NoKvm { board: board.slug.clone(), evidence })
+            }
+        };
     }
     let verdict = prove_kvm(board, &tcg, &host.cache, &host.runs).await;
     match (verdict.usable, choice) {

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::firmware::FlashFormat;
+use crate::board::machine_type::MachineType;
 use crate::board::{
     Arch, Attachment, Board, Firmware, KeyboardSocket, NetworkDevice, ScreenDevice, Watchdog,
 };
@@ -24,8 +25,24 @@ pub struct Launch {
     pub firmware: FirmwareFiles,
     /// The raw image of each medium that is plugged in, by its name in the board file.
     pub media: Vec<(String, PathBuf)>,
-    /// The DUT's TCP ports that are reachable from this host; QEMU chooses the host's port.
-    pub forwards: Vec<u16>,
+    /// How this host reaches the DUT's TCP ports.
+    pub reach: Reach,
+}
+
+/// How this host reaches the DUT's TCP ports: on a loopback address, under the DUT's own port numbers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reach {
+    /// The address, one of 127.0.0.0/8.
+    pub address: Ipv4Addr,
+    /// The DUT's ports.
+    pub ports: Vec<u16>,
+    /// The first port that we may listen on; for a lower one QEMU chooses another.
+    pub first_free_port: u16,
+}
+
+impl Reach {
+    /// No port at all.
+    pub const NOTHING: Self = Self { address: Ipv4Addr::LOCALHOST, ports: Vec::new(), first_free_port: 0 };
 }
 
 /// What executes the guest's instructions.
@@ -100,7 +117,7 @@ pub fn arguments(board: &Board, launch: &Launch) -> Vec<String> {
         medium(&mut args, board, name, path);
     }
     for index in 0..board.network.len() {
-        network(&mut args, board, index, &launch.forwards);
+        network(&mut args, board, index, &launch.reach);
     }
     screen_and_keys(&mut args, board);
     watchers(&mut args, board);
@@ -211,9 +228,9 @@ fn usb(args: &mut Arguments, board: &Board) {
     }
 }
 
-/// Raspberry Pi machines have no PCI; their USB is built in.
+/// Whether the machine has PCI; one that has none, as a Raspberry Pi, has its USB built in.
 fn has_pci(board: &Board) -> bool {
-    !board.qemu.machine.starts_with("raspi")
+    MachineType::named(&board.qemu.machine).is_some_and(|machine| machine.pci)
 }
 
 fn medium(args: &mut Arguments, board: &Board, name: &str, path: &Path) {
@@ -259,13 +276,14 @@ fn boot_index(board: &Board, medium: &str) -> String {
     }
 }
 
-fn network(args: &mut Arguments, board: &Board, index: usize, forwards: &[u16]) {
+fn network(args: &mut Arguments, board: &Board, index: usize, reach: &Reach) {
     let interface = &board.network[index];
     let name = &interface.name;
     let mut back_end = format!("user,id={name}");
     if index == 0 {
-        for port in forwards {
-            back_end.push_str(&format!(",hostfwd=tcp:{}:0-:{port}", Ipv4Addr::LOCALHOST));
+        for port in &reach.ports {
+            let here = if *port < reach.first_free_port { 0 } else { *port };
+            back_end.push_str(&format!(",hostfwd=tcp:{}:{here}-:{port}", reach.address));
         }
     }
     args.option("-netdev", back_end);
@@ -274,8 +292,13 @@ fn network(args: &mut Arguments, board: &Board, index: usize, forwards: &[u16]) 
     let mac = mac_address(&board.slug, index);
     args.option(
         "-device",
-        format!("{},id={name}-card,netdev={name},mac={mac}{rom}", interface.device.qemu_name()),
+        format!("{},id={},netdev={name},mac={mac}{rom}", interface.device.qemu_name(), card(name)),
     );
+}
+
+/// QEMU's id of the device that plays a network interface.
+pub fn card(interface: &str) -> String {
+    format!("{interface}-card")
 }
 
 /// The same address for the same board and interface each time, as on real hardware, in QEMU's own range

@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -24,6 +24,7 @@ use super::arguments::SANDBOX;
 use super::package::Package;
 use crate::board::Arch;
 use crate::deadline::{Deadline, Elapsed};
+use crate::io::file;
 use crate::sys::child;
 
 /// What one QEMU program can do.
@@ -98,7 +99,7 @@ pub enum BinaryError {
         arch: Arch,
     },
     /// The user named a file that cannot be run.
-    #[error("cannot run {path}", path = path.display())]
+    #[error("cannot run {path}")]
     Run {
         /// The file.
         path: PathBuf,
@@ -363,11 +364,8 @@ fn recall(identity: &Identity, folder: &Path) -> Option<Inventory> {
 fn remember(identity: &Identity, inventory: &Inventory, folder: &Path) -> io::Result<()> {
     fs::create_dir_all(folder)?;
     let kept = Kept { format: CACHE_FORMAT, identity: identity.clone(), inventory };
-    // Whole or not at all, as others may read it now.
-    let file = tempfile::NamedTempFile::new_in(folder)?;
-    serde_json::to_writer(io::BufWriter::new(&file), &kept)?;
-    file.persist(cache_file(identity, folder))?;
-    Ok(())
+    let text = serde_json::to_vec(&kept)?;
+    file::replace(&cache_file(identity, folder), |file| file.write_all(&text))
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! The stage that a Raspberry Pi's boot ROM and GPU firmware play, and QEMU does not.
 //!
 //! The real board's firmware reads `config.txt` from the card's boot partition and loads kernel, initial RAM disk
-//! and device tree into memory. QEMU starts at the kernel, so [`boot_stage`] does that part: at each power-on the
-//! machine hands it the card, and gives QEMU what it found. The copies lie in a folder of the caller's, who also
+//! and device tree into memory. QEMU starts at the kernel, so [`boot_stage`] does that part: at each power-on
+//! `device::power` hands it the card, and gives QEMU what it found. The copies lie in a folder of the caller's, who also
 //! removes it. It blocks: call it where blocking is allowed.
 //!
 //! The rules are those of Raspberry Pi's documentation, <https://www.raspberrypi.com/documentation/computers/>:
@@ -55,7 +55,7 @@ pub enum BootRomError {
     #[error("cannot read the card's image")]
     Image(#[source] io::Error),
     /// The host cannot keep what was loaded.
-    #[error("cannot write {path}", path = path.display())]
+    #[error("cannot write {path}")]
     Write {
         /// Which file.
         path: PathBuf,

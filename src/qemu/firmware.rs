@@ -62,7 +62,7 @@ pub enum FirmwareError {
         considered: String,
     },
     /// A descriptor fits, but the flash chips of the machine have another size than the images.
-    #[error("unusable firmware {path}: {machine} takes flash images of {expected} bytes, found {found}", path = path.display())]
+    #[error("unusable firmware {path}: {machine} takes flash images of {expected} bytes, found {found}")]
     WrongSize {
         /// The image.
         path: PathBuf,
@@ -74,7 +74,7 @@ pub enum FirmwareError {
         found: u64,
     },
     /// A folder or file could not be read.
-    #[error("cannot read {path}", path = path.display())]
+    #[error("cannot read {path}")]
     Read {
         /// Which.
         path: PathBuf,

@@ -5,7 +5,8 @@
 //! the process and joins it. Dropped without `close`, the process is killed all the same.
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io;
+use std::net::SocketAddrV4;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -22,6 +23,7 @@ use super::arguments::medium_of_node;
 use super::monitor::{Monitor, MonitorError, RawEvent};
 use crate::deadline::Deadline;
 use crate::event::{EventKind, EventLog, Origin};
+use crate::io::file;
 use crate::message::shell_line;
 use crate::sys::child;
 
@@ -167,8 +169,22 @@ impl Machine {
         Ok(())
     }
 
-    /// Where the DUT's forwarded TCP ports are reachable on this host: pairs of the DUT's port and the host's.
-    pub async fn forwards(&self, deadline: Deadline) -> Result<Vec<(u16, u16)>, MachineError> {
+    /// Puts the cable of a network card in, or pulls it out; `card` is the device's id.
+    pub async fn set_link(&self, card: &str, up: bool, deadline: Deadline) -> Result<(), MachineError> {
+        self.monitor.execute(qmp::set_link { name: card.to_owned(), up }, deadline).await?;
+        Ok(())
+    }
+
+    /// Makes sure that QEMU still answers. A process that has just died counts as answering: an event tells of it.
+    pub async fn check_answers(&self, deadline: Deadline) -> Result<(), MachineError> {
+        match self.monitor.execute(qmp::query_status {}, deadline).await {
+            Ok(_) | Err(MonitorError::Closed { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Where the DUT's forwarded TCP ports are reachable on this host.
+    pub async fn forwards(&self, deadline: Deadline) -> Result<Vec<(u16, SocketAddrV4)>, MachineError> {
         // Only the human monitor tells which port QEMU chose.
         let asked = qmp::human_monitor_command { command_line: "info usernet".to_owned(), cpu_index: None };
         Ok(parse_usernet(&self.monitor.execute(asked, deadline).await?))
@@ -212,8 +228,10 @@ impl Watcher {
                     Some(event) => self.take(event).await,
                     None => return self.gone(cut).await,
                 },
-                // Also when the machine is dropped: then the sender goes.
-                _ = &mut cut => {
+                asked = &mut cut => {
+                    if asked.is_err() {
+                        tracing::warn!("a machine was dropped without being closed; its process is killed");
+                    }
                     child::kill_and_wait(&mut self.child).await?;
                     return Ok(());
                 }
@@ -292,15 +310,7 @@ fn died(exit: ExitStatus, stderr: &Path) -> String {
 
 /// The last lines of a file, as one line; says so if there are none.
 fn tail(path: &Path) -> String {
-    let read = || -> io::Result<Vec<u8>> {
-        let mut file = File::open(path)?;
-        let start = file.metadata()?.len().saturating_sub(STDERR_TAIL_BYTES);
-        file.seek(SeekFrom::Start(start))?;
-        let mut last = Vec::new();
-        file.read_to_end(&mut last)?;
-        Ok(last)
-    };
-    let words = match read() {
+    let words = match file::tail(path, STDERR_TAIL_BYTES) {
         Ok(bytes) => String::from_utf8_lossy(&bytes).trim().replace('\n', "; "),
         Err(error) => return format!("its words are lost: {error}"),
     };
@@ -314,12 +324,13 @@ pub fn command_line(program: &Path, arguments: &[String]) -> String {
 }
 
 /// Reads lines such as `TCP[HOST_FORWARD]  14  127.0.0.1 40123  10.0.2.15  22  0  0`.
-fn parse_usernet(table: &str) -> Vec<(u16, u16)> {
+fn parse_usernet(table: &str) -> Vec<(u16, SocketAddrV4)> {
     let rows = table.lines().filter_map(|line| {
         let words: Vec<&str> = line.split_whitespace().collect();
         match words[..] {
-            ["TCP[HOST_FORWARD]", _, _, host, _, guest, ..] => {
-                Some((guest.parse().ok()?, host.parse().ok()?))
+            ["TCP[HOST_FORWARD]", _, address, port, _, guest, ..] => {
+                let here = SocketAddrV4::new(address.parse().ok()?, port.parse().ok()?);
+                Some((guest.parse().ok()?, here))
             }
             _ => None,
         }
@@ -334,6 +345,7 @@ mod tests {
     #[test]
     fn forwarded_ports_are_read_from_what_qemu_prints() {
         let table = "Hub -1 (eth0):\n  Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ\n  TCP[HOST_FORWARD]  14       127.0.0.1 40123       10.0.2.15    22     0     0\n";
-        assert_eq!(parse_usernet(table), [(22, 40123)]);
+        let here = SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 40123);
+        assert_eq!(parse_usernet(table), [(22, here)]);
     }
 }

@@ -1,6 +1,7 @@
 //! The QEMU that plays boards: what the host offers of it, its argument vector, its process, its monitor.
 //!
-//! `device` and `lab` are the only callers. Nothing here knows of suites or benches.
+//! `device` and `lab` play boards with it, and `standin doctor` looks at what there is. Nothing here knows of suites or
+//! benches.
 
 pub mod arguments;
 pub mod binary;

@@ -83,7 +83,8 @@ pub enum MonitorError {
 }
 
 type Answer = Result<Value, String>;
-type Waiting = Arc<Mutex<HashMap<u64, oneshot::Sender<Answer>>>>;
+/// Who waits for which answer; `None` once the connection has ended, and no answer will come any more.
+type Waiting = Arc<Mutex<Option<HashMap<u64, oneshot::Sender<Answer>>>>>;
 
 impl Monitor {
     /// Takes the greeting and negotiates. Events come on the returned channel, which ends with the connection.
@@ -93,7 +94,7 @@ impl Monitor {
     ) -> Result<(Self, mpsc::UnboundedReceiver<RawEvent>), MonitorError> {
         socket.set_nonblocking(true).map_err(MonitorError::Socket)?;
         let (reader, writer) = UnixStream::from_std(socket).map_err(MonitorError::Socket)?.into_split();
-        let waiting = Waiting::default();
+        let waiting = Waiting::new(Mutex::new(Some(HashMap::new())));
         let (events, received) = mpsc::unbounded_channel();
         let reader = tokio::spawn(read(BufReader::new(reader), waiting.clone(), events));
         let monitor = Self { writer: AsyncMutex::new(writer), waiting, next_id: AtomicU64::new(0), reader };
@@ -123,8 +124,9 @@ impl Monitor {
         deadline: Deadline,
     ) -> Result<Value, MonitorError> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let closed = || MonitorError::Closed { command: command.to_owned() };
         let (sender, answer) = oneshot::channel();
-        self.waiting().insert(id, sender);
+        locked(&self.waiting).as_mut().ok_or_else(closed)?.insert(id, sender);
         let mut line = json!({ "execute": command, "arguments": arguments, "id": id }).to_string();
         line.push('\n');
         let exchange = async {
@@ -133,15 +135,21 @@ impl Monitor {
             let written = writer.write_all(line.as_bytes()).await;
             drop(writer);
             match written {
-                Ok(()) => answer.await.map_err(|_| MonitorError::Closed { command: command.to_owned() }),
-                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                    Err(MonitorError::Closed { command: command.to_owned() })
+                Ok(()) => answer.await.map_err(|_| closed()),
+                // The second, if QEMU went without having read what was written before.
+                Err(error)
+                    if [io::ErrorKind::BrokenPipe, io::ErrorKind::ConnectionReset]
+                        .contains(&error.kind()) =>
+                {
+                    Err(closed())
                 }
                 Err(error) => Err(MonitorError::Socket(error)),
             }
         };
         let outcome = deadline.bound(exchange).await;
-        self.waiting().remove(&id);
+        if let Some(waiting) = &mut *locked(&self.waiting) {
+            waiting.remove(&id);
+        }
         outcome
             .map_err(|source| MonitorError::Silent { command: command.to_owned(), source })??
             .map_err(|reason| MonitorError::Refused { command: command.to_owned(), reason })
@@ -154,10 +162,10 @@ impl Monitor {
             std::panic::resume_unwind(error.into_panic());
         }
     }
+}
 
-    fn waiting(&self) -> MutexGuard<'_, HashMap<u64, oneshot::Sender<Answer>>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn read(reader: BufReader<OwnedReadHalf>, waiting: Waiting, events: mpsc::UnboundedSender<RawEvent>) {
@@ -170,8 +178,8 @@ async fn read(reader: BufReader<OwnedReadHalf>, waiting: Waiting, events: mpsc::
             Err(error) => tracing::warn!(%line, %error, "QEMU's monitor sent what is not JSON"),
         }
     }
-    // Whoever still waits learns by the dropped sender.
-    waiting.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    // Whoever still waits learns by the dropped sender, and whoever comes later finds nothing to wait for.
+    locked(&waiting).take();
 }
 
 fn dispatch(mut message: Value, waiting: &Waiting, events: &mpsc::UnboundedSender<RawEvent>) {
@@ -185,7 +193,7 @@ fn dispatch(mut message: Value, waiting: &Waiting, events: &mpsc::UnboundedSende
     let Some(id) = message.get("id").and_then(Value::as_u64) else {
         return; // the greeting
     };
-    let asked = waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+    let asked = locked(waiting).as_mut().and_then(|waiting| waiting.remove(&id));
     let answer = match message.get_mut("return") {
         Some(value) => Ok(value.take()),
         None => Err(message["error"]["desc"].as_str().unwrap_or("no reason given").to_owned()),
@@ -193,5 +201,36 @@ fn dispatch(mut message: Value, waiting: &Waiting, events: &mpsc::UnboundedSende
     if let Some(asked) = asked {
         // The caller may have stopped waiting.
         let _ = asked.send(answer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, Write};
+    use std::net::Shutdown;
+    use std::time::Duration;
+
+    use super::*;
+
+    /// No QEMU does this on purpose; one that is being torn down may.
+    #[tokio::test]
+    async fn a_command_after_the_end_of_the_connection_waits_for_nothing() {
+        let (ours, theirs) = StdUnixStream::pair().unwrap();
+        let answering = std::thread::spawn(move || {
+            let mut asked = io::BufReader::new(&theirs);
+            asked.read_line(&mut String::new()).unwrap();
+            (&theirs).write_all(b"{\"return\": {}, \"id\": 0}\n").unwrap();
+            theirs.shutdown(Shutdown::Write).unwrap();
+            theirs // which could still be written to
+        });
+        let deadline = Deadline::after(Duration::from_secs(60));
+        let (monitor, mut events) = Monitor::open(ours, deadline).await.unwrap();
+        let _theirs = answering.join().unwrap();
+        assert_eq!(events.recv().await, None);
+        let ended =
+            monitor.execute_raw("query-status", json!({}), Deadline::after(Duration::from_secs(60))).await;
+        assert!(matches!(ended, Err(MonitorError::Closed { .. })), "{ended:?}");
+        assert!(deadline.remaining() > Duration::from_secs(30));
+        monitor.closed().await;
     }
 }

@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use super::arguments::{Accelerator, FirmwareFiles, Launch, arguments};
+use super::arguments::{Accelerator, FirmwareFiles, Launch, Reach, arguments};
 use super::binary::{Inventory, Version};
 use crate::board::Board;
 
@@ -44,7 +44,7 @@ pub fn lacks(board: &Board, inventory: &Inventory) -> Vec<Lack> {
         sandbox: false,
         firmware: FirmwareFiles::BuiltIn,
         media: board.media.iter().map(|medium| (medium.name.clone(), PathBuf::new())).collect(),
-        forwards: Vec::new(),
+        reach: Reach::NOTHING,
     };
     let vector = arguments(board, &launch);
     let mut lacks = Vec::new();

@@ -1,7 +1,6 @@
 //! What is told of a run: while it goes on, at its end, and in files for people and programs.
 //!
-//! It reads what `suite` found out and changes nothing. Files are written under another name and renamed, so that
-//! whoever finds one finds all of it.
+//! It reads what `suite` found out and changes nothing. Whoever finds one of its files finds all of it.
 
 pub mod detail;
 pub mod json_lines;
@@ -10,13 +9,13 @@ pub mod terminal;
 pub mod upstream;
 
 use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use serde::Serialize;
 
 use self::detail::RunReport;
+use crate::io::file;
 
 /// A report could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -40,15 +39,5 @@ pub fn write_all(dir: &Path, report: &RunReport) -> Result<(), WriteError> {
 pub fn write_json(path: &Path, value: &impl Serialize) -> Result<(), WriteError> {
     let failed = |source| WriteError { path: path.to_owned(), source };
     let text = serde_json::to_string_pretty(value).map_err(|error| failed(error.into()))?;
-    write_whole(path, text.as_bytes()).map_err(failed)
-}
-
-fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let dir = path.parent().unwrap_or(Path::new("."));
-    // As any other file: the umask takes away what it does not want.
-    let permissions = std::fs::Permissions::from_mode(0o666);
-    let mut file = tempfile::Builder::new().permissions(permissions).tempfile_in(dir)?;
-    file.write_all(bytes)?;
-    file.persist(path)?;
-    Ok(())
+    file::replace(path, |file| file.write_all(text.as_bytes())).map_err(failed)
 }

@@ -83,8 +83,12 @@ impl fmt::Display for Summary {
             let message = failure.outcome.message().unwrap_or_default();
             message.lines().try_for_each(|line| write!(f, "\n  {line}"))?;
         }
+        // A run of nothing leaves nothing to look at.
+        if !matches!(self.verdict, Verdict::Passed | Verdict::NothingRun) {
+            write!(f, "\nrun directory: {}", self.run_dir.display())?;
+        }
         if self.verdict != Verdict::Passed {
-            write!(f, "\nrun directory: {}\nrepeat with: {}", self.run_dir.display(), self.repeat)?;
+            write!(f, "\nrepeat with: {}", self.repeat)?;
         }
         Ok(())
     }

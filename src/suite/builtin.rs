@@ -6,7 +6,10 @@ use super::Suite;
 use super::check;
 use crate::document::DocumentError;
 
-const ALL: [(&str, &str); 1] = [("smoke", include_str!("../../tests/suites/smoke.toml"))];
+const ALL: [(&str, &str); 2] = [
+    ("smoke", include_str!("../../tests/suites/smoke.toml")),
+    ("network", include_str!("../../tests/suites/network.toml")),
+];
 
 /// The names of the built-in suites.
 pub fn names() -> impl Iterator<Item = &'static str> {

@@ -2,7 +2,8 @@
 //!
 //! These structs mirror the file and nothing else; [`super::check`] makes a [`super::Suite`] of them. Every key may
 //! be missing when they are read, so that one missing key does not hide the other complaints; what may be left
-//! out in the schema is an `Option` that is not `required`, or has a `default` of its own.
+//! out in the schema is an `Option` that is not `required`, or has a `default` of its own. Their doc comments are the
+//! help that editors show, through `tests/suites/suite.schema.json`; `docs/suites.md` is the reference for people.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::board::{Capability, Time};
 use crate::device::power::PowerState;
-use crate::event::Origin;
+use crate::event::{EventKind, Origin};
 
 /// A suite: tests that run one after the other on one DUT.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -26,6 +27,9 @@ pub struct SuiteFile {
     pub needs: Vec<Capability>,
     /// The image that is flashed if none is given: `selftest`, or a path relative to this file.
     pub image: Option<String>,
+    /// TCP ports of the DUT that this host reaches on `${dut.address}`.
+    #[serde(default)]
+    pub forward: Vec<u16>,
     /// Texts that steps use as `${name}`; the command line can give them other values.
     #[serde(default)]
     pub variables: BTreeMap<String, String>,
@@ -64,6 +68,8 @@ pub struct TestFile {
 pub struct StepFile {
     /// Operates the power supply, the power button or the reset line.
     pub power: Option<PowerVerb>,
+    /// Puts a network cable in, or pulls it out; it stays so over power cycles.
+    pub link: Option<LinkVerb>,
     /// Writes an image and verifies it: `image` is the one that the suite runs with, all else is a path relative
     /// to this file.
     pub flash: Option<String>,
@@ -80,12 +86,15 @@ pub struct StepFile {
     /// Reaches a shell on the console; answers a login prompt as the board's file says.
     pub login: Option<bool>,
     /// Waits for an event, such as `halt`.
+    #[schemars(extend("enum" = EventKind::NAMES))]
     pub wait_event: Option<String>,
     /// Compares values, or says what state the DUT must be in.
     pub assert: Option<AssertFile>,
     /// Runs a program on the host, without a shell; it passes with exit status 0.
     pub exec: Option<Vec<String>>,
 
+    /// The network interface whose `link` changes, by its name in the board's file; the first if left out.
+    pub interface: Option<String>,
     /// How long the step may take; `60s` if left out, for `flash` and `exec` what is left of the test's time.
     pub within: Option<Time>,
     /// Variables that are set to groups of `expect_regex`, as in `{ address = "1" }`; they hold until the test ends.
@@ -119,6 +128,16 @@ pub enum PowerVerb {
     Hold,
     /// Pulls the reset line.
     Reset,
+}
+
+/// What can be done to a network cable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum LinkVerb {
+    /// Puts it in.
+    Up,
+    /// Pulls it out.
+    Down,
 }
 
 /// One thing that must be true.

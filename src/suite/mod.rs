@@ -18,7 +18,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::board::Capability;
+use crate::board::{Capability, word};
 use crate::device::power::PowerState;
 use crate::event::Origin;
 
@@ -39,6 +39,8 @@ pub struct Suite {
     pub needs: Vec<Capability>,
     /// What is flashed if the command line gives no image.
     pub image: Option<ImageChoice>,
+    /// TCP ports of the DUT that the host must reach.
+    pub forward: Vec<u16>,
     /// Its variables with their values; see [`Suite::set`].
     pub variables: Values,
     /// How long all tests together may take.
@@ -85,6 +87,13 @@ pub struct Step {
 pub enum Action {
     /// Operates the power supply, the power button or the reset line.
     Power(PowerVerb),
+    /// Puts a network cable in, or pulls it out.
+    Link {
+        /// The interface's name in the board file; `None` is the board's first.
+        interface: Option<String>,
+        /// Whether the cable is in afterwards.
+        up: bool,
+    },
     /// Writes an image and verifies it.
     Flash(FlashSource),
     /// Waits for a text on the console.
@@ -193,6 +202,7 @@ impl Action {
         match self {
             Self::Power(PowerVerb::Press | PowerVerb::Hold) => Some(Capability::PowerButton),
             Self::Power(PowerVerb::Reset) => Some(Capability::Reset),
+            Self::Link { .. } => Some(Capability::Network),
             Self::Expect(_) | Self::ExpectRegex { .. } | Self::Send(_) | Self::SendKeys(_) => {
                 Some(Capability::Serial)
             }
@@ -220,9 +230,8 @@ impl Action {
                 | Assertion::Matches(left, right),
             ) => vec![left, right],
             Self::Exec(words) => words.iter().collect(),
-            Self::Power(_) | Self::Flash(_) | Self::LogIn | Self::WaitEvent { .. } | Self::Assert(_) => {
-                Vec::new()
-            }
+            Self::Power(_) | Self::Link { .. } | Self::Flash(_) => Vec::new(),
+            Self::LogIn | Self::WaitEvent { .. } | Self::Assert(_) => Vec::new(),
         }
     }
 }
@@ -232,7 +241,11 @@ impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let quoted = |text: &Template| format!("`{}`", text.source().escape_debug());
         match self {
-            Self::Power(verb) => write!(f, "power {}", format!("{verb:?}").to_lowercase()),
+            Self::Power(verb) => write!(f, "power {}", word(verb)),
+            Self::Link { interface, up } => {
+                write!(f, "link {}", if *up { "up" } else { "down" })?;
+                interface.iter().try_for_each(|name| write!(f, " of {name}"))
+            }
             Self::Flash(FlashSource::Image) => f.write_str("flash the image"),
             Self::Flash(FlashSource::File(path)) => write!(f, "flash {}", path.display()),
             Self::Expect(text) => write!(f, "expect {}", quoted(text)),
@@ -242,8 +255,7 @@ impl fmt::Display for Action {
             Self::Run(run) => write!(f, "run {}", quoted(&run.command)),
             Self::LogIn => f.write_str("login"),
             Self::WaitEvent { name, by: None } => write!(f, "wait for event {name}"),
-            Self::WaitEvent { name, by: Some(Origin::Guest) } => write!(f, "wait for event {name} by guest"),
-            Self::WaitEvent { name, by: Some(Origin::Host) } => write!(f, "wait for event {name} by host"),
+            Self::WaitEvent { name, by: Some(by) } => write!(f, "wait for event {name} by {}", word(by)),
             Self::Assert(Assertion::Equal(left, right)) => {
                 write!(f, "assert {} equals {}", quoted(left), quoted(right))
             }
@@ -254,7 +266,7 @@ impl fmt::Display for Action {
                 write!(f, "assert {} matches {}", quoted(left), quoted(right))
             }
             Self::Assert(Assertion::PowerState(state)) => {
-                write!(f, "assert power is {}", format!("{state:?}").to_lowercase())
+                write!(f, "assert power is {}", word(state))
             }
             Self::Exec(words) => {
                 let words: Vec<&str> = words.iter().map(Template::source).collect();

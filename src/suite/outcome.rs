@@ -183,9 +183,6 @@ pub enum Verdict {
     Interrupted,
 }
 
-/// The exit code of a wrong command line or a file that makes no sense: no run comes of it, so no verdict.
-pub const USAGE_EXIT_CODE: u8 = 2;
-
 impl Verdict {
     /// The verdict over these suites.
     pub fn of<'r>(suites: impl IntoIterator<Item = &'r SuiteReport> + Clone) -> Self {
@@ -199,14 +196,14 @@ impl Verdict {
         }
     }
 
-    /// What the process ends with.
+    /// What the process ends with; the whole table of exit codes stands in the README.
     pub fn exit_code(self) -> u8 {
         match self {
             Self::Passed => 0,
             Self::Failed => 1,
             Self::Broken => 3,
             Self::NothingRun => 4,
-            Self::Interrupted => 130,
+            Self::Interrupted => 130, // 128 and SIGINT, as shells say it
         }
     }
 

@@ -1,4 +1,5 @@
-//! A program that a suite runs on the host: started without a shell, killed with its children at the deadline.
+//! A program that a suite runs on the host: started without a shell, killed with its children at the deadline. What
+//! it leaves in the background is killed when it ends.
 //!
 //! What it says goes to two files in the run directory, which stay as evidence.
 
@@ -11,6 +12,7 @@ use tokio::process::Command;
 use super::step::StepError;
 use crate::deadline::Deadline;
 use crate::device::console::quote;
+use crate::io::file;
 use crate::message::chain;
 use crate::sys::child;
 
@@ -54,7 +56,7 @@ impl Program<'_> {
         let spawned = child::spawn(command, Vec::new()).await;
         let mut child = spawned.map_err(|error| broken(&format!("cannot start `{shown}`"), &error))?;
         let ended = tokio::select! {
-            ended = deadline.bound(child.wait()) => Some(ended),
+            ended = deadline.bound(child::wait_and_kill_rest(&mut child)) => Some(ended),
             () = cancelled => None,
         };
         let status = match ended {
@@ -88,9 +90,12 @@ impl Program<'_> {
     }
 }
 
+/// Enough for the lines that are quoted.
+const STDERR_TAIL_BYTES: u64 = 4096;
+
 /// The last lines of what it wrote to stderr; nothing if there is none.
 fn last(stderr: &Path) -> String {
-    match std::fs::read(stderr) {
+    match file::tail(stderr, STDERR_TAIL_BYTES) {
         Ok(said) if !said.is_empty() => format!(", its stderr ended with:{}", quote(&said)),
         _ => String::new(),
     }

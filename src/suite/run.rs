@@ -4,7 +4,7 @@
 //! own outlives [`run`].
 
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tokio::sync::watch;
@@ -12,10 +12,10 @@ use tracing::Instrument;
 
 use super::outcome::{Outcome, StepReport, SuiteReport, TestReport};
 use super::progress::{Observer, Progress};
-use super::step::{self, Bench, StepError};
+use super::step::{self, Scene, StepError};
 use super::template::Values;
 use super::{Action, Suite, Test};
-use crate::board::{Board, Capability, word};
+use crate::board::{Capability, word};
 use crate::deadline::Deadline;
 use crate::device::Device;
 use crate::event::{Event, EventKind};
@@ -53,7 +53,7 @@ pub async fn run(
     let mut runner = Runner {
         suite,
         options,
-        values: values(suite, &device.board, options.image),
+        values: values(suite, device, options.image),
         heed_from: after_last_fault(&device.events.since(0)),
         device,
     };
@@ -102,6 +102,10 @@ pub async fn run(
 
 const INTERRUPTED: &str = "interrupted";
 
+/// How long the player may take to show that it lives when a step has failed: QEMU answers within milliseconds, and
+/// a host that keeps it waiting for longer is no lab.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
 fn is_interrupted(test: &TestReport) -> bool {
     matches!(&test.outcome, Outcome::NotRun { reason } if reason == INTERRUPTED)
 }
@@ -134,7 +138,7 @@ impl Runner<'_> {
         let (started, clock) = (Timestamp::now(), Instant::now());
         let events = self.device.events.clone();
         let first_event = events.len();
-        let mut bench = Bench {
+        let mut scene = Scene {
             device: &mut *self.device,
             suite: self.suite,
             options: self.options,
@@ -151,7 +155,12 @@ impl Runner<'_> {
             observer(Progress::StepBegins { what: &what });
             let clock = Instant::now();
             let deadline = step.within.map_or(deadline, |within| deadline.within(within));
-            let done = perform(&mut bench, &step.action, deadline, self.options.cancel.clone()).await;
+            let mut done = perform(&mut scene, &step.action, deadline, self.options.cancel.clone()).await;
+            if let Some(Err(StepError::Failed(_))) = &done
+                && let Err(silent) = scene.device.check_player(Deadline::after(ANSWER_WITHIN)).await
+            {
+                done = Some(Err(silent.into()));
+            }
             outcome = match (done, lab_fault(&events.since(first_event))) {
                 (None, _) => Outcome::NotRun { reason: INTERRUPTED.to_owned() },
                 (Some(_), Some(reason)) => Outcome::Broken { reason },
@@ -175,7 +184,7 @@ impl Runner<'_> {
             duration_ms: milliseconds(clock),
             steps,
             events: events.since(first_event),
-            evidence: bench.evidence,
+            evidence: scene.evidence,
         }
     }
 
@@ -186,7 +195,7 @@ impl Runner<'_> {
 
 /// Performs a step; `None` if the run was cancelled meanwhile.
 async fn perform(
-    bench: &mut Bench<'_>,
+    scene: &mut Scene<'_>,
     action: &Action,
     deadline: Deadline,
     mut cancel: watch::Receiver<bool>,
@@ -200,22 +209,26 @@ async fn perform(
     };
     let done = match action {
         // A program has children of its own: it is not dropped but killed, and waited for.
-        Action::Exec(words) => Some(step::exec(bench, words, deadline, cancelled).await),
+        Action::Exec(words) => Some(step::exec(scene, words, deadline, cancelled).await),
         _ => tokio::select! {
             biased;
             () = cancelled => None,
-            done = step::perform(bench, action, deadline) => Some(done),
+            done = step::perform(scene, action, deadline) => Some(done),
         },
     };
     done.filter(|_| !*is_cancelled.borrow())
 }
 
 /// The values of all variables but those that a test sets itself.
-fn values(suite: &Suite, board: &Board, image: Option<&Image>) -> Values {
+fn values(suite: &Suite, device: &Device, image: Option<&Image>) -> Values {
+    let board = &device.board;
     let mut values = suite.variables.clone();
     values.insert("board.slug".to_owned(), board.slug.clone());
     values.insert("board.arch".to_owned(), step::uname_machine(board.arch).to_owned());
     values.insert("flash.medium.kind".to_owned(), word(&board.flash_medium().kind));
+    if let Ok(address) = device.address() {
+        values.insert("dut.address".to_owned(), address.to_string());
+    }
     if let Some(image) = image {
         values.insert("image.sha256".to_owned(), image.sha256.clone());
         values.insert("image.bytes".to_owned(), image.bytes.to_string());
@@ -228,13 +241,17 @@ fn after_last_fault(events: &[Event]) -> usize {
     events.iter().rev().find(|event| event.kind.lab_fault().is_some()).map_or(0, |event| event.id + 1)
 }
 
-/// A title as the beginning of file names: lower case, and `-` for what is neither letter nor digit.
+/// A title as the beginning of file names: lower case, `-` for what is neither letter nor digit, and cut where it
+/// grows too long for one. The number of the test follows it, so no two are the same.
 fn file_name(title: &str) -> String {
     let plain = |character: char| {
         if character.is_ascii_alphanumeric() { character.to_ascii_lowercase() } else { '-' }
     };
-    title.chars().map(plain).collect()
+    title.chars().take(LONGEST_FILE_NAME).map(plain).collect()
 }
+
+/// Characters; file systems take names of 255 bytes (NAME_MAX), and more than the title stands in one.
+const LONGEST_FILE_NAME: usize = 60;
 
 fn lab_fault(events: &[Event]) -> Option<String> {
     let name = |event: &Event| Some(format!("{}: {}", event.kind.name(), event.kind.lab_fault()?));

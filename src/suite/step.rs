@@ -15,9 +15,10 @@ use crate::event::{Event, EventKind, Origin};
 use crate::io::image::Image;
 use crate::message::chain;
 use crate::procedure;
+use crate::sys::blocking::blocking;
 
 /// What the steps of one test work on.
-pub(super) struct Bench<'a> {
+pub(super) struct Scene<'a> {
     pub device: &'a mut Device,
     pub suite: &'a Suite,
     pub options: &'a Options<'a>,
@@ -73,83 +74,89 @@ impl From<NotFitted> for StepError {
 
 /// Performs any step but `exec`. If cancelled, the device is as the cancelled call leaves it.
 pub(super) async fn perform(
-    bench: &mut Bench<'_>,
+    scene: &mut Scene<'_>,
     action: &Action,
     deadline: Deadline,
 ) -> Result<(), StepError> {
     if acts(action) {
-        bench.acted_at = bench.device.events.len();
+        scene.acted_at = scene.device.events.len();
     }
     match action {
-        Action::Power(verb) => power(bench.device, *verb, deadline).await,
-        Action::Flash(source) => flash(bench, source, deadline).await,
+        Action::Power(verb) => power(scene.device, *verb, deadline).await,
+        Action::Link { interface, up } => {
+            Ok(scene.device.set_link(interface.as_deref(), *up, deadline).await?)
+        }
+        Action::Flash(source) => flash(scene, source, deadline).await,
         Action::Expect(text) => {
-            let pattern = Pattern::text(&bench.fill(text)?);
-            bench.console()?.wait_for(&pattern, deadline).await?;
+            let pattern = Pattern::text(&scene.fill(text)?);
+            scene.console()?.wait_for(&pattern, deadline).await?;
             Ok(())
         }
         Action::ExpectRegex { regex, capture } => {
-            let pattern = bench.pattern(regex)?;
-            let found = bench.console()?.wait_for(&pattern, deadline).await?;
+            let pattern = scene.pattern(regex)?;
+            let found = scene.console()?.wait_for(&pattern, deadline).await?;
             for (name, group) in capture {
                 let missing =
                     || StepError::Failed(format!("group `{group}` took no part in `{}`", found.text));
                 let value = found.group(group).ok_or_else(missing)?;
-                bench.values.insert(name.clone(), value.to_owned());
+                scene.values.insert(name.clone(), value.to_owned());
             }
             Ok(())
         }
         Action::Send(line) => {
-            let line = bench.fill(line)?;
-            Ok(bench.keyboard()?.send_line(&line, deadline).await?)
+            let line = scene.fill(line)?;
+            Ok(scene.keyboard()?.send_line(&line, deadline).await?)
         }
         Action::SendKeys(keys) => {
-            let keys = bench.fill(keys)?;
-            Ok(bench.keyboard()?.send_keys(keys.as_bytes(), deadline).await?)
+            let keys = scene.fill(keys)?;
+            Ok(scene.keyboard()?.send_keys(keys.as_bytes(), deadline).await?)
         }
-        Action::Run(run) => run_command(bench, run, deadline).await,
+        Action::Run(run) => run_command(scene, run, deadline).await,
         Action::LogIn => {
             // A board whose file names nobody may still have a shell that asks for nobody.
             let root = || Login { user: "root".to_owned(), password: None };
-            let login = bench.device.board.login.clone().unwrap_or_else(root);
-            Ok(bench.keyboard()?.log_in(&login, deadline).await?)
+            let login = scene.device.board.login.clone().unwrap_or_else(root);
+            Ok(scene.keyboard()?.log_in(&login, deadline).await?)
         }
-        Action::WaitEvent { name, by } => wait_event(bench, name, *by, deadline).await,
-        Action::Assert(assertion) => assert(bench, assertion),
+        Action::WaitEvent { name, by } => wait_event(scene, name, *by, deadline).await,
+        Action::Assert(assertion) => assert(scene, assertion),
         Action::Exec(_) => unreachable!("a program is performed by `exec`"),
     }
 }
 
 /// Runs a program to its end. When `cancelled` ends first, the program and its children are killed.
 pub(super) async fn exec(
-    bench: &mut Bench<'_>,
+    scene: &mut Scene<'_>,
     words: &[Template],
     deadline: Deadline,
     cancelled: impl Future<Output = ()>,
 ) -> Result<(), StepError> {
-    bench.acted_at = bench.device.events.len();
-    let words = words.iter().map(|word| bench.fill(word)).collect::<Result<Vec<_>, _>>()?;
-    let forwards = bench.device.forwards(deadline).await?;
+    scene.acted_at = scene.device.events.len();
+    let words = words.iter().map(|word| scene.fill(word)).collect::<Result<Vec<_>, _>>()?;
+    let forwards = scene.device.forwards(deadline).await?;
     let mut environment = vec![
-        ("STANDIN_BOARD".to_owned(), bench.device.board.slug.clone()),
-        ("STANDIN_ARCH".to_owned(), uname_machine(bench.device.board.arch).to_owned()),
-        ("STANDIN_BACKEND".to_owned(), bench.options.backend.to_owned()),
-        ("STANDIN_RUN_DIR".to_owned(), bench.options.run_dir.display().to_string()),
+        ("STANDIN_BOARD".to_owned(), scene.device.board.slug.clone()),
+        ("STANDIN_ARCH".to_owned(), uname_machine(scene.device.board.arch).to_owned()),
+        ("STANDIN_BACKEND".to_owned(), scene.options.backend.to_owned()),
+        ("STANDIN_RUN_DIR".to_owned(), scene.options.run_dir.display().to_string()),
     ];
-    if let Some(image) = bench.options.image {
+    if let Ok(address) = scene.device.address() {
+        environment.push(("STANDIN_ADDRESS".to_owned(), address.to_string()));
+    }
+    if let Some(image) = scene.options.image {
         environment.push(("STANDIN_IMAGE_SHA256".to_owned(), image.sha256.clone()));
     }
     for (dut, host) in forwards {
-        environment.push((format!("STANDIN_FORWARD_{dut}"), format!("127.0.0.1:{host}")));
+        environment.push((format!("STANDIN_FORWARD_{dut}"), host.to_string()));
     }
     let program = program::Program {
         words: &words,
         environment,
-        dir: bench.suite.dir.as_deref(),
-        run_dir: bench.options.run_dir,
-        name: format!("{}-exec-{}", bench.prefix, bench.evidence.len() / 2 + 1),
+        dir: scene.suite.dir.as_deref(),
+        run_dir: scene.options.run_dir,
+        name: format!("{}-exec-{}", scene.prefix, scene.evidence.len() / 2 + 1),
     };
-    bench.evidence.extend(program.evidence());
+    scene.evidence.extend(program.evidence());
     program.run(deadline, cancelled).await
 }
 
@@ -164,7 +171,8 @@ pub(super) fn uname_machine(arch: Arch) -> &'static str {
 /// Whether a step does something to the DUT that can cause an event.
 fn acts(action: &Action) -> bool {
     match action {
-        Action::Power(_) | Action::Flash(_) | Action::Send(_) | Action::SendKeys(_) => true,
+        Action::Power(_) | Action::Link { .. } | Action::Flash(_) => true,
+        Action::Send(_) | Action::SendKeys(_) => true,
         Action::Run(_) | Action::LogIn | Action::Exec(_) => true,
         Action::Expect(_) | Action::ExpectRegex { .. } | Action::WaitEvent { .. } | Action::Assert(_) => {
             false
@@ -187,30 +195,33 @@ async fn power(device: &mut Device, verb: PowerVerb, deadline: Deadline) -> Resu
     Ok(deadline.bound(switched).await.map_err(late)??)
 }
 
-async fn flash(bench: &mut Bench<'_>, source: &FlashSource, deadline: Deadline) -> Result<(), StepError> {
+async fn flash(scene: &mut Scene<'_>, source: &FlashSource, deadline: Deadline) -> Result<(), StepError> {
     let late = |Elapsed { given }| StepError::Broken(format!("the flash did not end within {given:?}"));
     let opened;
     let image = match source {
         FlashSource::Image => {
             let missing = || StepError::Broken("the suite flashes an image, and none was given".to_owned());
-            bench.options.image.ok_or_else(missing)?
+            scene.options.image.ok_or_else(missing)?
         }
         FlashSource::File(path) => {
-            let (path, scratch) = (path.clone(), bench.options.scratch.to_owned());
-            let open = tokio::task::spawn_blocking(move || Image::open(&path, &scratch));
-            opened = match deadline.bound(open).await.map_err(late)? {
-                Ok(opened) => opened.map_err(|error| StepError::Broken(chain(&error)))?,
-                Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
-            };
+            let (path, scratch) = (path.clone(), scene.options.scratch.to_owned());
+            let medium = scene.device.board.flash_medium();
+            let (medium, capacity) = (medium.name.clone(), medium.size.0);
+            let open = blocking(move || Image::open(&path, &scratch, &medium, capacity));
+            opened = deadline
+                .bound(open)
+                .await
+                .map_err(late)?
+                .map_err(|error| StepError::Broken(chain(&error)))?;
             &opened
         }
     };
-    Ok(deadline.bound(procedure::flash(bench.device, image)).await.map_err(late)??)
+    Ok(deadline.bound(procedure::flash(scene.device, image)).await.map_err(late)??)
 }
 
-async fn run_command(bench: &mut Bench<'_>, run: &Run, deadline: Deadline) -> Result<(), StepError> {
-    let command = bench.fill(&run.command)?;
-    let output = bench.keyboard()?.run(&command, deadline).await?;
+async fn run_command(scene: &mut Scene<'_>, run: &Run, deadline: Deadline) -> Result<(), StepError> {
+    let command = scene.fill(&run.command)?;
+    let output = scene.keyboard()?.run(&command, deadline).await?;
     let printed = || match output.text.as_str() {
         "" => "and printed nothing".to_owned(),
         text => format!("and printed:{}", quote(text.as_bytes())),
@@ -221,25 +232,25 @@ async fn run_command(bench: &mut Bench<'_>, run: &Run, deadline: Deadline) -> Re
         return Err(StepError::Failed(message));
     }
     if let Some(wanted) = &run.output {
-        let wanted = bench.fill(wanted)?;
+        let wanted = scene.fill(wanted)?;
         if output.text != wanted {
             return Err(StepError::Failed(format!("`{command}` should print `{wanted}`, {}", printed())));
         }
     }
     if let Some(wanted) = &run.output_regex {
-        let wanted = bench.pattern(wanted)?;
+        let wanted = scene.pattern(wanted)?;
         if !wanted.matches(&output.text) {
             return Err(StepError::Failed(format!("`{command}` should print {wanted}, {}", printed())));
         }
     }
     if let Some(name) = &run.save {
-        bench.values.insert(name.clone(), output.text);
+        scene.values.insert(name.clone(), output.text);
     }
     Ok(())
 }
 
 async fn wait_event(
-    bench: &mut Bench<'_>,
+    scene: &mut Scene<'_>,
     name: &str,
     by: Option<Origin>,
     deadline: Deadline,
@@ -251,16 +262,16 @@ async fn wait_event(
         };
         kind.name() == name && (by.is_none() || by == origin)
     };
-    let events = bench.device.events.clone();
+    let events = scene.device.events.clone();
     let ends = |kind: &EventKind| wanted(kind) || kind.lab_fault().is_some();
-    match events.wait_for(bench.acted_at, deadline, ends).await {
+    match events.wait_for(scene.acted_at, deadline, ends).await {
         Ok(event) if wanted(&event.kind) => {
-            bench.acted_at = event.id + 1;
+            scene.acted_at = event.id + 1;
             Ok(())
         }
         Ok(event) => Err(StepError::Broken(event.kind.lab_fault().unwrap_or_default().to_owned())),
         Err(Elapsed { given }) => {
-            let seen = said(&events.since(bench.acted_at));
+            let seen = said(&events.since(scene.acted_at));
             Err(StepError::Failed(format!("event `{name}` did not come within {given:?}; {seen}")))
         }
     }
@@ -274,22 +285,22 @@ fn said(events: &[Event]) -> String {
     format!("since the last step that did something came {}", names.join(", "))
 }
 
-fn assert(bench: &Bench<'_>, assertion: &Assertion) -> Result<(), StepError> {
+fn assert(scene: &Scene<'_>, assertion: &Assertion) -> Result<(), StepError> {
     let (holds, message) = match assertion {
         Assertion::Equal(left, right) => {
-            let (left, right) = (bench.fill(left)?, bench.fill(right)?);
+            let (left, right) = (scene.fill(left)?, scene.fill(right)?);
             (left == right, format!("expected `{left}` to equal `{right}`"))
         }
         Assertion::Contains(whole, part) => {
-            let (whole, part) = (bench.fill(whole)?, bench.fill(part)?);
+            let (whole, part) = (scene.fill(whole)?, scene.fill(part)?);
             (whole.contains(&part), format!("expected `{whole}` to contain `{part}`"))
         }
         Assertion::Matches(text, regex) => {
-            let (text, pattern) = (bench.fill(text)?, bench.pattern(regex)?);
+            let (text, pattern) = (scene.fill(text)?, scene.pattern(regex)?);
             (pattern.matches(&text), format!("expected `{text}` to match {pattern}"))
         }
         Assertion::PowerState(wanted) => {
-            let state = bench.device.power_state();
+            let state = scene.device.power_state();
             if state == PowerState::Unknown {
                 return Err(StepError::Broken("the state of the power is unknown".to_owned()));
             }
@@ -300,7 +311,7 @@ fn assert(bench: &Bench<'_>, assertion: &Assertion) -> Result<(), StepError> {
     if holds { Ok(()) } else { Err(StepError::Failed(message)) }
 }
 
-impl Bench<'_> {
+impl Scene<'_> {
     /// The console, for reading: a wait on it ends early once nothing more can come.
     fn console(&mut self) -> Result<&mut Console, StepError> {
         let events = self.device.events.clone();

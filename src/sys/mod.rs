@@ -1,7 +1,8 @@
 //! What only the kernel can do for us: children that cannot outlive us, descriptors, locked directories.
 //!
-//! The only module with `unsafe`, and the ground floor: it uses nothing of the crate but `deadline`.
+//! The only module with `unsafe`, and the ground floor: it uses nothing of the crate.
 
+pub mod blocking;
 pub mod child;
 pub mod run_dir;
 pub mod serial_line;

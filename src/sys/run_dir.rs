@@ -43,8 +43,7 @@ impl RunDir {
     pub fn create(runs: &Path) -> Result<Self, RunDirError> {
         let failed = |source| RunDirError { action: "create", path: runs.to_owned(), source };
         fs::create_dir_all(runs).map_err(failed)?;
-        // Nobody may sweep between the birth of a directory and its lock.
-        let _gate = lock(&runs.join(".gate"), FlockArg::LockExclusive).map_err(failed)?;
+        let _gate = gate(runs).map_err(failed)?;
         sweep(runs).map_err(failed)?;
         let dir = tempfile::Builder::new().prefix(PREFIX).tempdir_in(runs).map_err(failed)?;
         let own = lock(&dir.path().join(LOCK), FlockArg::LockExclusiveNonblock).map_err(failed)?;
@@ -64,20 +63,30 @@ impl RunDir {
 
     /// Removes all of it.
     pub fn remove(mut self) -> Result<(), RunDirError> {
-        let path = self.path.clone();
-        let dir = self.dir.take().expect("only the two consuming functions take it");
-        dir.close().map_err(|source| RunDirError { action: "remove", path, source })
+        let failed = |source| RunDirError { action: "remove", path: self.path.clone(), source };
+        let _gate = gate(self.runs()).map_err(failed)?;
+        self.dir.take().expect("only the two consuming functions take it").close().map_err(failed)
     }
 
     /// Removes the scratch and keeps the evidence; returns where it is.
     pub fn keep_evidence(mut self) -> Result<PathBuf, RunDirError> {
         let failed = |source| RunDirError { action: "keep evidence in", path: self.path.clone(), source };
+        let _gate = gate(self.runs()).map_err(failed)?;
         fs::remove_dir_all(self.scratch()).map_err(failed)?;
         File::create(self.path.join(KEPT)).map_err(failed)?;
         let path = self.dir.take().expect("only the two consuming functions take it").keep();
         self.lock = None;
         Ok(path)
     }
+
+    fn runs(&self) -> &Path {
+        self.path.parent().expect("it was made in the folder of runs")
+    }
+}
+
+/// Lets one at a time make, remove and sweep directories: nobody shall find one that is half made or half gone.
+fn gate(runs: &Path) -> io::Result<Flock<File>> {
+    lock(&runs.join(".gate"), FlockArg::LockExclusive)
 }
 
 /// Removes what dead owners left in `runs`, and the oldest of what was kept.
@@ -154,5 +163,20 @@ mod tests {
         }
         RunDir::create(runs.path()).unwrap().remove().unwrap();
         assert_eq!(runs_in(runs.path()).len(), KEPT_RUNS);
+    }
+
+    #[test]
+    fn runs_that_begin_and_end_at_once_do_not_disturb_each_other() {
+        let runs = tempfile::tempdir().unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..100 {
+                        RunDir::create(runs.path()).unwrap().remove().unwrap();
+                    }
+                });
+            }
+        });
+        assert_eq!(runs_in(runs.path()), Vec::<PathBuf>::new());
     }
 }

@@ -4,16 +4,17 @@
 #![allow(dead_code, clippy::allow_attributes, reason = "each test binary uses its own part of this")]
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use standin::board::catalog::Catalog;
+use standin::board::{Board, Catalog};
 use standin::deadline::Deadline;
 use standin::device::Device;
 use standin::device::console::Pattern;
 use standin::device::power::{InstalledFirmware, Player};
 use standin::io::image::Image;
 use standin::io::selftest::SELFTEST_IMAGE;
-use standin::lab::player::Host;
+use standin::lab::player::{AcceleratorChoice, Host, choose};
 use standin::lab::{Places, open_stand_in};
 use standin::qemu::arguments::Accelerator;
 use tempfile::TempDir;
@@ -37,9 +38,24 @@ pub fn seabios_pc(forwards: Vec<u16>) -> Hold {
         firmware: InstalledFirmware::None,
     };
     let dir = tempfile::tempdir().unwrap();
-    let places = Places::create(&dir.path().join("evidence"), &dir.path().join("scratch")).unwrap();
     let board = Catalog::load(None).unwrap().board("pc-seabios").unwrap();
-    Hold { device: open_stand_in(board, player, &places, forwards).unwrap(), dir }
+    Hold { device: open(dir.path(), board, player, forwards), dir }
+}
+
+/// A stand-in of any board, off and blank, as this host plays it under TCG.
+pub async fn stand_in(slug: &str) -> Hold {
+    let dir = tempfile::tempdir().unwrap();
+    let board = Catalog::load(None).unwrap().board(slug).unwrap();
+    let only_tcg = AcceleratorChoice::Only(Accelerator::Tcg);
+    let chosen = choose(&board, &host(dir.path()), only_tcg).await.unwrap_or_else(|error| {
+        panic!("{error}; {}", error.hint().unwrap_or_default());
+    });
+    Hold { device: open(dir.path(), board, chosen.player, Vec::new()), dir }
+}
+
+fn open(dir: &Path, board: Arc<Board>, player: Player, forwards: Vec<u16>) -> Device {
+    let places = Places::create(&dir.join("evidence"), &dir.join("scratch")).unwrap();
+    open_stand_in(board, player, &places, forwards).unwrap()
 }
 
 impl Hold {

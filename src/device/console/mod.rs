@@ -1,8 +1,8 @@
 //! The serial console: owns the host's end of the line, its logs, and the task that reads it.
 //!
 //! The line stays open over power cycles, as a cable does; the device says when power comes and goes. Suites
-//! wait for output and type on it. `close` joins the reader; the log files stay, they are evidence:
-//! `console.log` has every byte, `console-<n>.log` those of the n-th power-on (of the last 64), and `console-<n>.timed.log` its
+//! wait for output and type on it. `close` joins the reader; the log files stay, they are evidence: `console.log`
+//! has every byte, `console-<n>.log` those of the n-th power-on (of the last 64), and `console-<n>.timed.log` its
 //! lines with the seconds since that power-on at which each began.
 
 mod line;

@@ -102,7 +102,8 @@ struct Interruption {
 }
 
 impl Console {
-    /// Waits until the DUT has said what is wanted, and moves the cursor behind it: each byte is found once.
+    /// Waits until the DUT has said what is wanted, and moves the cursor behind it: each byte is found once. A
+    /// regular expression that matches up to the last byte costs 50 ms more, in which the match might grow.
     ///
     /// Cancelled, it leaves the cursor where it was.
     pub async fn wait_for(&mut self, wanted: &Pattern, deadline: Deadline) -> Result<Match, ConsoleError> {
