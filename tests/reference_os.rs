@@ -16,16 +16,12 @@ mod support;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use standin::board::catalog::Catalog;
 use standin::device::Device;
 use standin::device::console::Pattern;
 use standin::event::EventKind;
 use standin::io::image::Image;
-use standin::lab::player::{AcceleratorChoice, choose};
-use standin::lab::{Places, open_stand_in};
 use standin::procedure;
-use standin::qemu::arguments::Accelerator;
-use support::secs;
+use support::{Hold, secs};
 
 const HEALTHY: &str = "reference-os: slot a is healthy";
 
@@ -35,12 +31,10 @@ fn image_of(variable: &str, kind: &str) -> PathBuf {
     })
 }
 
-async fn open(slug: &str, dir: &Path, forwards: Vec<u16>) -> Device {
-    let host = support::host(dir);
-    let board = Catalog::load(None).unwrap().board(slug).unwrap();
-    let chosen = choose(&board, &host, AcceleratorChoice::Only(Accelerator::Tcg)).await.unwrap();
-    let places = Places::create(&dir.join("evidence"), &dir.join("scratch")).unwrap();
-    open_stand_in(board, chosen.player, &places, forwards).unwrap()
+/// The image, for the medium that the board's procedure writes.
+fn image_for(device: &Device, path: &Path, dir: &Path) -> Image {
+    let medium = device.board.flash_medium();
+    Image::open(path, dir, &medium.name, medium.size.0).unwrap()
 }
 
 async fn wait_for(device: &mut Device, text: &str) {
@@ -85,7 +79,7 @@ fn an_update_boots_and_a_broken_one_rolls_back() {
 #[tokio::test]
 #[ignore = "needs firmware-images/reference-os/build amd64 disk"]
 async fn the_host_reaches_the_reference_os_with_a_key_from_config_json() {
-    let dir = tempfile::tempdir().unwrap();
+    let Hold { mut device, dir } = support::stand_in_with_forwards("generic-amd64", vec![22222]).await;
     let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
     run("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-f", &at("key")]);
     let key = std::fs::read_to_string(at("key.pub")).unwrap();
@@ -96,37 +90,26 @@ async fn the_host_reaches_the_reference_os_with_a_key_from_config_json() {
     // The boot partition begins at 1 MiB.
     run("mcopy", &["-o", "-i", &format!("{}@@1M", at("image")), &at("config.json"), "::config.json"]);
 
-    let mut device = open("generic-amd64", dir.path(), vec![22222]).await;
-    let image = Image::open(Path::new(&at("image")), dir.path()).unwrap();
+    let image = image_for(&device, Path::new(&at("image")), dir.path());
     procedure::flash(&mut device, &image).await.unwrap();
     device.power_on(secs(30)).await.unwrap();
     wait_for(&mut device, HEALTHY).await;
-    let (_, port) = device.forwards(secs(30)).await.unwrap()[0];
-    let (key, port) = (at("key"), port.to_string());
+    let (_, address) = device.forwards(secs(30)).await.unwrap()[0];
+    let (key, port, root) = (at("key"), address.port().to_string(), format!("root@{}", address.ip()));
     let answer = tokio::task::spawn_blocking(move || {
         let mut words = vec!["-q", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"];
-        words.extend([
-            "-i",
-            &key,
-            "-p",
-            &port,
-            "root@127.0.0.1",
-            "cat /proc/sys/kernel/hostname /run/os/slot",
-        ]);
+        words.extend(["-i", &key, "-p", &port, &root, "cat /proc/sys/kernel/hostname /run/os/slot"]);
         run("ssh", &words)
     });
     assert_eq!(String::from_utf8_lossy(&answer.await.unwrap().stdout), "c0ffee5\na\n");
-    device.close().await.unwrap();
-    assert!(support::processes_with(dir.path()).is_empty());
+    Hold { device, dir }.close_and_expect_nothing_left().await;
 }
 
 #[tokio::test]
 #[ignore = "needs firmware-images/reference-os/build amd64 installer"]
 async fn the_installer_makes_an_intel_nuc_boot_from_its_internal_medium() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut device = open("intel-nuc", dir.path(), Vec::new()).await;
-    let installer =
-        Image::open(&image_of("STANDIN_REFERENCE_OS_INSTALLER", "installer"), dir.path()).unwrap();
+    let Hold { mut device, dir } = support::stand_in("intel-nuc").await;
+    let installer = image_for(&device, &image_of("STANDIN_REFERENCE_OS_INSTALLER", "installer"), dir.path());
     procedure::flash(&mut device, &installer).await.unwrap();
     device.power_on(secs(30)).await.unwrap();
     wait_for(&mut device, "installer: done, powering off").await;
@@ -137,7 +120,7 @@ async fn the_installer_makes_an_intel_nuc_boot_from_its_internal_medium() {
     // In place of taking the stick out: nothing on it that could boot.
     let blank = dir.path().join("blank");
     std::fs::write(&blank, vec![0; 1 << 20]).unwrap();
-    let blank = Image::open(&blank, dir.path()).unwrap();
+    let blank = image_for(&device, &blank, dir.path());
     device.storage.flash("usb", &blank).await.unwrap();
     device.power_on(secs(30)).await.unwrap();
     wait_for(&mut device, HEALTHY).await;
@@ -151,6 +134,5 @@ async fn the_installer_makes_an_intel_nuc_boot_from_its_internal_medium() {
     // The same driver as a NUC's, and its watchdog in systemd's hands.
     let driver = console.run("readlink /sys/class/net/eth0/device/driver; wdctl -n", secs(30)).await.unwrap();
     assert!(driver.text.contains("e1000e") && driver.text.contains("iTCO_wdt"), "{}", driver.text);
-    device.close().await.unwrap();
-    assert!(support::processes_with(dir.path()).is_empty());
+    Hold { device, dir }.close_and_expect_nothing_left().await;
 }

@@ -44,13 +44,18 @@ pub fn seabios_pc(forwards: Vec<u16>) -> Hold {
 
 /// A stand-in of any board, off and blank, as this host plays it under TCG.
 pub async fn stand_in(slug: &str) -> Hold {
+    stand_in_with_forwards(slug, Vec::new()).await
+}
+
+/// The same, with TCP ports of the DUT that the host reaches.
+pub async fn stand_in_with_forwards(slug: &str, forwards: Vec<u16>) -> Hold {
     let dir = tempfile::tempdir().unwrap();
     let board = Catalog::load(None).unwrap().board(slug).unwrap();
     let only_tcg = AcceleratorChoice::Only(Accelerator::Tcg);
     let chosen = choose(&board, &host(dir.path()), only_tcg).await.unwrap_or_else(|error| {
         panic!("{error}; {}", error.hint().unwrap_or_default());
     });
-    Hold { device: open(dir.path(), board, chosen.player, Vec::new()), dir }
+    Hold { device: open(dir.path(), board, chosen.player, forwards), dir }
 }
 
 fn open(dir: &Path, board: Arc<Board>, player: Player, forwards: Vec<u16>) -> Device {
