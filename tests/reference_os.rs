@@ -97,22 +97,15 @@ async fn the_host_reaches_the_reference_os_with_a_key_from_config_json() {
     run("mcopy", &["-o", "-i", &format!("{}@@1M", at("image")), &at("config.json"), "::config.json"]);
 
     let mut device = open("generic-amd64", dir.path(), vec![22222]).await;
-    let image = Image::open(Path::new(&at("image")), dir.path()).unwrap();
+    let medium = device.board.flash_medium().clone();
+    let image = Image::open(Path::new(&at("image")), dir.path(), &medium.name, medium.size.0).unwrap();
     procedure::flash(&mut device, &image).await.unwrap();
     device.power_on(secs(30)).await.unwrap();
     wait_for(&mut device, HEALTHY).await;
-    let (_, port) = device.forwards(secs(30)).await.unwrap()[0];
-    let (key, port) = (at("key"), port.to_string());
+    let (key, dut) = (at("key"), format!("root@{}", device.address().unwrap()));
     let answer = tokio::task::spawn_blocking(move || {
         let mut words = vec!["-q", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"];
-        words.extend([
-            "-i",
-            &key,
-            "-p",
-            &port,
-            "root@127.0.0.1",
-            "cat /proc/sys/kernel/hostname /run/os/slot",
-        ]);
+        words.extend(["-i", &key, "-p", "22222", &dut, "cat /proc/sys/kernel/hostname /run/os/slot"]);
         run("ssh", &words)
     });
     assert_eq!(String::from_utf8_lossy(&answer.await.unwrap().stdout), "c0ffee5\na\n");
@@ -125,8 +118,9 @@ async fn the_host_reaches_the_reference_os_with_a_key_from_config_json() {
 async fn the_installer_makes_an_intel_nuc_boot_from_its_internal_medium() {
     let dir = tempfile::tempdir().unwrap();
     let mut device = open("intel-nuc", dir.path(), Vec::new()).await;
-    let installer =
-        Image::open(&image_of("STANDIN_REFERENCE_OS_INSTALLER", "installer"), dir.path()).unwrap();
+    let medium = device.board.flash_medium().clone();
+    let installer = image_of("STANDIN_REFERENCE_OS_INSTALLER", "installer");
+    let installer = Image::open(&installer, dir.path(), &medium.name, medium.size.0).unwrap();
     procedure::flash(&mut device, &installer).await.unwrap();
     device.power_on(secs(30)).await.unwrap();
     wait_for(&mut device, "installer: done, powering off").await;
@@ -137,7 +131,7 @@ async fn the_installer_makes_an_intel_nuc_boot_from_its_internal_medium() {
     // In place of taking the stick out: nothing on it that could boot.
     let blank = dir.path().join("blank");
     std::fs::write(&blank, vec![0; 1 << 20]).unwrap();
-    let blank = Image::open(&blank, dir.path()).unwrap();
+    let blank = Image::open(&blank, dir.path(), &medium.name, medium.size.0).unwrap();
     device.storage.flash("usb", &blank).await.unwrap();
     device.power_on(secs(30)).await.unwrap();
     wait_for(&mut device, HEALTHY).await;
