@@ -195,6 +195,8 @@ fn a_failed_test_exits_1_and_says_where_to_look_and_how_to_repeat_it() {
     assert_eq!(kept.len(), 1, "{kept:?}");
     let run = place.dir.path().join("runs").join(&kept[0]);
     assert!(run.join("pc-seabios/1-red/console/console-1.log").exists());
+    let log = std::fs::read_to_string(run.join("standin.log")).unwrap();
+    assert!(log.contains("starting QEMU") && log.contains("power-on"), "{log}");
     assert!(!run.join("scratch").exists(), "media are not evidence");
     assert_eq!(processes_with(place.dir.path()), Vec::<std::path::PathBuf>::new());
 }

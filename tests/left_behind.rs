@@ -122,6 +122,27 @@ steps = [
 ]
 "#;
 
+/// Its program has a child of its own, which nobody but its guard knows when standin is killed.
+const PROGRAM_SUITE: &str = r#"
+title = "Program"
+[[test]]
+title = "It runs a program"
+steps = [{ exec = ["sh", "-c", "tail -f $PWD/program.toml & touch ready; wait"] }]
+"#;
+
+#[test]
+fn a_program_of_a_suite_dies_with_a_killed_standin_and_takes_its_children_along() {
+    let dir = tempfile::tempdir().unwrap();
+    let suite = dir.path().join("program.toml");
+    std::fs::write(&suite, PROGRAM_SUITE).unwrap();
+    let mut run = start_suite(dir.path(), suite.to_str().unwrap());
+    look_until("the program of the suite", || dir.path().join("ready").exists().then_some(()));
+    assert!(processes_with(dir.path()).len() > 1);
+    run.kill().unwrap();
+    run.wait().unwrap();
+    look_until("the end of the program", || processes_with(dir.path()).is_empty().then_some(()));
+}
+
 #[test]
 fn a_qemu_that_stops_answering_breaks_the_run_and_does_not_fail_the_dut() {
     let dir = tempfile::tempdir().unwrap();

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::CliError;
+use super::{CliError, log};
 use crate::lab::player::{AcceleratorChoice, Host};
 use crate::qemu::arguments::Accelerator;
 use crate::sys::run_dir::RunDir;
@@ -41,10 +41,12 @@ impl Place {
     }
 }
 
-/// A new run directory among those of the host.
+/// A new run directory among those of the host; the log goes there from now on.
 pub fn run_dir(host: &Host) -> Result<RunDir, CliError> {
     let hint = "`--runs DIR`, or STANDIN_RUNS, names another folder for run directories";
-    RunDir::create(&host.runs).map_err(|error| CliError::broken(error).hint(hint))
+    let run = RunDir::create(&host.runs).map_err(|error| CliError::broken(error).hint(hint))?;
+    log::keep_in(run.path()).map_err(|error| CliError::broken(error).hint(hint))?;
+    Ok(run)
 }
 
 /// A folder of the XDG Base Directory Specification: the variable if it is an absolute path, else the default
