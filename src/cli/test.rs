@@ -42,7 +42,7 @@ pub struct Args {
     /// The board to run on; may be given several times
     #[arg(long = "board", value_name = "SLUG", required = true)]
     boards: Vec<String>,
-    /// The image that suites flash, raw or gzip, instead of their own; `selftest` is the built-in one
+    /// The image that suites flash, raw or packed, instead of their own; `selftest` is the built-in one
     #[arg(long, value_name = "FILE")]
     image: Option<PathBuf>,
     /// Whether the stand-in or the real board is the DUT
@@ -86,8 +86,9 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, CliError>
     let started = Timestamp::now();
     let suites = read_suites(&args)?;
     let casts = cast(&args, context).await?;
-    let run = RunDir::create(&context.place.host().runs).map_err(CliError::broken)?;
-    let outcome = perform(&args, started, &suites, &casts, &run).await;
+    let host = context.place.host();
+    let run = RunDir::create(&host.runs).map_err(CliError::broken)?;
+    let outcome = perform(&args, started, &suites, &casts, &run, &host.images()).await;
     if matches!(outcome, Ok(Exit::Failed | Exit::Broken | Exit::Interrupted)) {
         run.keep_evidence().map_err(CliError::broken)?;
     } else {
@@ -102,8 +103,9 @@ async fn perform(
     suites: &[Suite],
     casts: &[Cast],
     run: &RunDir,
+    cache: &Path,
 ) -> Result<Exit, CliError> {
-    let images = open_images(args, suites, casts, &run.scratch())?;
+    let images = open_images(args, suites, casts, cache)?;
     if args.print_qemu_args {
         print_qemu_args(args, suites, casts, &images, run).await?;
         return Ok(Exit::Passed);
@@ -114,7 +116,7 @@ async fn perform(
     for cast in casts {
         let mut setting = setting_of(cast)?;
         if let Some(image) = suites.iter().find_map(|suite| images.of(args, suite)) {
-            setting.image = Some(image.into());
+            setting.image = Some(image.try_into()?);
         }
         if let Some(remark) = &cast.chosen.remark {
             say(remark);
@@ -123,7 +125,8 @@ async fn perform(
         let mut reports = Vec::new();
         for (index, suite) in suites.iter().enumerate() {
             let name = format!("{}/{}-{}", cast.board.slug, index + 1, file_name(&suite.source));
-            let hold = Hold { args, cast, run, name, image: images.of(args, suite), cancel: cancel.clone() };
+            let hold =
+                Hold { args, cast, run, cache, name, image: images.of(args, suite), cancel: cancel.clone() };
             reports.push(hold.run(suite, &mut show).await?);
         }
         boards.push(BoardReport { setting, suites: reports });
@@ -152,6 +155,8 @@ struct Hold<'a> {
     /// Its folder in the run directory.
     name: String,
     image: Option<&'a Image>,
+    /// Where the images that its steps bring along are kept.
+    cache: &'a Path,
     cancel: watch::Receiver<bool>,
 }
 
@@ -165,7 +170,7 @@ impl Hold<'_> {
             image: self.image,
             fail_fast: self.args.fail_fast.then_some(true),
             run_dir: &evidence,
-            scratch: &scratch,
+            images: self.cache,
             backend: BACKEND,
             cancel: self.cancel.clone(),
         };
@@ -258,7 +263,7 @@ fn image_of(args: &Args, suite: &Suite) -> Option<PathBuf> {
 
 const SELFTEST: &str = "selftest";
 
-fn open_images(args: &Args, suites: &[Suite], casts: &[Cast], scratch: &Path) -> Result<Images, CliError> {
+fn open_images(args: &Args, suites: &[Suite], casts: &[Cast], cache: &Path) -> Result<Images, CliError> {
     let mut images: HashMap<PathBuf, Image> = HashMap::new();
     for suite in suites {
         let Some(name) = image_of(args, suite) else {
@@ -274,9 +279,7 @@ fn open_images(args: &Args, suites: &[Suite], casts: &[Cast], scratch: &Path) ->
             match images.get(&name) {
                 Some(image) => image.check_fits(&medium.name, medium.size.0)?,
                 None => {
-                    let folder = scratch.join(format!("image-{}", images.len()));
-                    std::fs::create_dir_all(&folder).map_err(CliError::broken)?;
-                    images.insert(name.clone(), up::open_image(&name, &folder, medium)?);
+                    images.insert(name.clone(), up::open_image(&name, cache, medium)?);
                 }
             }
         }

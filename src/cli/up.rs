@@ -30,7 +30,7 @@ use crate::sys::terminal::RawTerminal;
 pub struct Args {
     /// The board, by the name that `standin boards` lists
     board: String,
-    /// The image to flash first, raw or gzip; `selftest` is the built-in one
+    /// The image to flash first, raw or packed; `selftest` is the built-in one
     #[arg(long, value_name = "FILE", default_value = "selftest")]
     image: PathBuf,
     /// What executes the guest's instructions
@@ -58,13 +58,19 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, CliError>
         say(remark);
     }
     let run = RunDir::create(&host.runs).map_err(CliError::broken)?;
-    let ended = hold(args, board, chosen, &run).await;
+    let ended = hold(args, board, chosen, &run, &host.images()).await;
     run.remove().map_err(CliError::broken)?;
     ended
 }
 
-async fn hold(args: Args, board: Arc<Board>, chosen: Chosen, run: &RunDir) -> Result<Exit, CliError> {
-    let image = open_image(&args.image, &run.scratch(), board.flash_medium())?;
+async fn hold(
+    args: Args,
+    board: Arc<Board>,
+    chosen: Chosen,
+    run: &RunDir,
+    images: &Path,
+) -> Result<Exit, CliError> {
+    let image = open_image(&args.image, images, board.flash_medium())?;
     let places = Places::create(&run.path().join("console"), &run.scratch()).map_err(CliError::broken)?;
     if args.print_qemu_args {
         print_qemu_args(&board, &chosen, &places, Some(&image), &args.forward).await?;
@@ -102,14 +108,14 @@ pub(super) async fn print_qemu_args(
 }
 
 /// The image that the user named: the built-in one or a file. It fits on `medium`.
-pub(super) fn open_image(name: &Path, scratch: &Path, medium: &Medium) -> Result<Image, CliError> {
+pub(super) fn open_image(name: &Path, cache: &Path, medium: &Medium) -> Result<Image, CliError> {
     let (medium, capacity) = (&medium.name, medium.size.0);
     if name.as_os_str() == "selftest" {
-        let image = Image::built_in("selftest", SELFTEST_IMAGE, scratch)?;
+        let image = Image::built_in("selftest", SELFTEST_IMAGE, cache)?;
         image.check_fits(medium, capacity)?;
         return Ok(image);
     }
-    Ok(Image::open(name, scratch, medium, capacity)?)
+    Ok(Image::open(name, cache, medium, capacity)?)
 }
 
 /// Flashes, powers on, and passes bytes until somebody or something ends it.
