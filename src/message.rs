@@ -14,9 +14,9 @@ pub fn chain(error: &dyn Error) -> String {
 }
 
 /// A command as a person can paste it into a shell.
-pub fn shell_line<'w>(words: impl IntoIterator<Item = &'w str>) -> String {
+pub fn shell_line(words: impl IntoIterator<Item = impl AsRef<str>>) -> String {
     let plain = |character: char| character.is_ascii_alphanumeric() || "-_./=:,@%+".contains(character);
-    let quoted = words.into_iter().map(|word| match word {
+    let quoted = words.into_iter().map(|word| match word.as_ref() {
         word if !word.is_empty() && word.chars().all(plain) => word.to_owned(),
         word => format!("'{}'", word.replace('\'', r"'\''")),
     });

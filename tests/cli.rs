@@ -97,7 +97,7 @@ fn bad_input_is_usage_with_a_clear_error_and_nothing_is_started() {
     place.write("machines/broken.toml", "slug = \"broken\"\npowr = 1\n");
     let missing = place.path("missing.img");
     let folder = place.path("machines");
-    let table: [(&[&str], &str); 15] = [
+    let table: [(&[&str], &str); 17] = [
         (&["test", "smoke", "--board", "pc-seabois"], "hint: did you mean `pc-seabios`?"),
         (&["test", "smoke"], "--board"),
         (&["test", "smoek", "--board", "pc-seabios"], "a suite is a file, or built in: smoke"),
@@ -117,6 +117,11 @@ fn bad_input_is_usage_with_a_clear_error_and_nothing_is_started() {
             "no suite has a variable `nothing`",
         ),
         (&["test", "smoke", "--board", "pc-seabios", "--backend", "physical"], "there is no bench"),
+        (&["test", "smoke", "--board", "pc-seabios", "--report", &empty], "cannot write report folder"),
+        (
+            &["test", "smoke", "--board", "pc-seabios", "--board", "pc-seabios"],
+            "board `pc-seabios` is named twice",
+        ),
         (&["up", "pc-seabios", "--image", &missing], "No such file"),
         (&["up", "no-such-board"], "there is no board `no-such-board`"),
     ];
@@ -190,6 +195,8 @@ fn a_failed_test_exits_1_and_says_where_to_look_and_how_to_repeat_it() {
     assert_eq!(kept.len(), 1, "{kept:?}");
     let run = place.dir.path().join("runs").join(&kept[0]);
     assert!(run.join("pc-seabios/1-red/console/console-1.log").exists());
+    let log = std::fs::read_to_string(run.join("standin.log")).unwrap();
+    assert!(log.contains("starting QEMU") && log.contains("power-on"), "{log}");
     assert!(!run.join("scratch").exists(), "media are not evidence");
     assert_eq!(processes_with(place.dir.path()), Vec::<std::path::PathBuf>::new());
 }
@@ -227,6 +234,33 @@ fn json_is_one_object_per_line_and_the_last_one_is_the_summary() {
     let last = lines.last().unwrap();
     assert_eq!((&last["type"], &last["exit_code"]), (&"summary".into(), &1.into()));
     assert_eq!(last["first_failure"]["step"], "expect `no such words`");
+}
+
+#[test]
+fn a_json_that_cannot_be_written_breaks_the_run_and_keeps_its_evidence() {
+    let place = Place::new();
+    let full = std::fs::File::create("/dev/full").unwrap();
+    let words = ["test", "smoke", "--board", "pc-seabios", "--accelerator", "tcg", "--json"];
+    let output = place.command(&words).stdout(full).output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+    assert!(stderr(&output).contains("cannot write to stdout: No space left"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("run directory: "), "{}", stderr(&output));
+    let kept = place.runs();
+    assert_eq!(kept.len(), 1, "{kept:?}");
+    let report = json(&place.dir.path().join("runs").join(&kept[0]).join("report.json"));
+    assert_eq!(report["verdict"], "passed");
+}
+
+#[test]
+fn a_name_that_is_not_utf_8_is_a_name() {
+    use std::os::unix::ffi::OsStrExt;
+    let place = Place::new();
+    let report = place.dir.path().join(std::ffi::OsStr::from_bytes(b"\xff"));
+    let mut command = place.command(&["test", "smoke", "--board", "pc-seabios", "--accelerator", "tcg"]);
+    let output = command.arg("--report").arg(&report).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(report.join("report.json").exists());
+    place.expect_nothing_left();
 }
 
 #[test]
@@ -280,4 +314,48 @@ fn a_log_that_is_no_terminal_has_no_colours() {
     let place = Place::new();
     let output = place.standin(&["doctor", "-vv", "--cache", "/proc/nowhere"]);
     assert!(stderr(&output).contains("WARN") && !stderr(&output).contains('\x1b'), "{}", stderr(&output));
+}
+
+#[test]
+fn a_title_of_any_kind_harms_neither_the_terminal_nor_the_evidence() {
+    let place = Place::new();
+    let title = format!("\\u001b[2J\\u0007\\n{}", "ü/".repeat(200));
+    let suite =
+        format!("title = \"{title}\"\n[[test]]\ntitle = \"{title}\"\nsteps = [{{ exec = [\"true\"] }}]\n");
+    let suite = place.write(&format!("{}.toml", "s".repeat(250)), &suite);
+    let report = place.path("report");
+    let output = place.standin(&["test", &suite, "--board", "pc-seabios", "--report", &report]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(!stderr(&output).contains(['\x1b', '\x07']), "{}", stderr(&output));
+    let evidence =
+        &json(&Path::new(&report).join("report.json"))["boards"][0]["suites"][0]["tests"][0]["evidence"];
+    assert!(Path::new(&report).join(evidence[0].as_str().unwrap()).is_file(), "{evidence}");
+    place.expect_nothing_left();
+}
+
+#[test]
+fn every_help_tells_what_it_is_for_and_the_exit_codes() {
+    let place = Place::new();
+    for (command, told) in [
+        ("boards", "List, show and check the boards"),
+        ("suites", "List the suites"),
+        ("test", "The first Ctrl-C ends the run and cleans up"),
+        ("up", "Ctrl-]: it takes the power away"),
+        ("doctor", "how to mend it"),
+    ] {
+        let help = String::from_utf8(place.standin(&[command, "--help"]).stdout).unwrap();
+        let words = help.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(words.contains(told), "{command}: {help}");
+        assert!(command == "suites" || words.contains("Exit codes: 0"), "{command}: {help}");
+    }
+}
+
+#[test]
+fn run_directories_that_cannot_be_made_break_the_lab_and_hint_at_another_place() {
+    let place = Place::new();
+    for words in [&["test", "smoke", "--board", "pc-seabios"][..], &["up", "pc-seabios"]] {
+        let output = place.command(words).args(["--runs", "/proc/nowhere"]).output().unwrap();
+        assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+        assert!(stderr(&output).contains("hint: `--runs DIR`"), "{}", stderr(&output));
+    }
 }

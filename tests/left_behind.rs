@@ -16,8 +16,12 @@ use support::{processes_with, seabios_pc, secs};
 
 /// Long enough to be killed in, short enough to end: six boots of the SeaBIOS PC, some 0.6 s.
 fn start_run(dir: &Path) -> Child {
+    start_suite(dir, "smoke")
+}
+
+fn start_suite(dir: &Path, suite: &str) -> Child {
     Command::new(env!("CARGO_BIN_EXE_standin"))
-        .args(["test", "smoke", "--board", "pc-seabios", "--accelerator", "tcg"])
+        .args(["test", suite, "--board", "pc-seabios", "--accelerator", "tcg"])
         .env("STANDIN_RUNS", dir.join("runs"))
         .env("STANDIN_CACHE", dir.join("cache"))
         .stdin(Stdio::null())
@@ -61,7 +65,7 @@ fn run_dirs(dir: &Path) -> Vec<PathBuf> {
 
 #[test]
 fn a_signal_ends_a_run_with_130_and_leaves_only_its_evidence() {
-    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
         let dir = tempfile::tempdir().unwrap();
         let mut run = start_run(dir.path());
         look_until("a machine", || machines(dir.path()).first().copied());
@@ -101,6 +105,57 @@ fn a_killed_qemu_breaks_the_run_and_is_never_taken_for_a_failed_test() {
     assert_eq!(machines(dir.path()), []);
     let report = std::fs::read_to_string(run_dirs(dir.path())[0].join("report.json")).unwrap();
     assert!(report.contains("\"verdict\": \"broken\"") && report.contains("signal: 9"), "{report}");
+}
+
+/// Waits until the test has made a file that says so, and then in vain.
+const SILENT_SUITE: &str = r#"
+title = "Silent"
+image = "selftest"
+[[test]]
+title = "It expects what never comes"
+steps = [
+  { flash = "image" },
+  { power = "on" },
+  { expect = "ready" },
+  { exec = ["sh", "-c", "touch ready; until [ -e stopped ]; do sleep 0.01; done"] },
+  { expect = "no such words", within = "100ms" },
+]
+"#;
+
+/// Its program has a child of its own, which nobody but its guard knows when standin is killed.
+const PROGRAM_SUITE: &str = r#"
+title = "Program"
+[[test]]
+title = "It runs a program"
+steps = [{ exec = ["sh", "-c", "tail -f $PWD/program.toml & touch ready; wait"] }]
+"#;
+
+#[test]
+fn a_program_of_a_suite_dies_with_a_killed_standin_and_takes_its_children_along() {
+    let dir = tempfile::tempdir().unwrap();
+    let suite = dir.path().join("program.toml");
+    std::fs::write(&suite, PROGRAM_SUITE).unwrap();
+    let mut run = start_suite(dir.path(), suite.to_str().unwrap());
+    look_until("the program of the suite", || dir.path().join("ready").exists().then_some(()));
+    assert!(processes_with(dir.path()).len() > 1);
+    run.kill().unwrap();
+    run.wait().unwrap();
+    look_until("the end of the program", || processes_with(dir.path()).is_empty().then_some(()));
+}
+
+#[test]
+fn a_qemu_that_stops_answering_breaks_the_run_and_does_not_fail_the_dut() {
+    let dir = tempfile::tempdir().unwrap();
+    let suite = dir.path().join("silent.toml");
+    std::fs::write(&suite, SILENT_SUITE).unwrap();
+    let mut run = start_suite(dir.path(), suite.to_str().unwrap());
+    look_until("the program of the suite", || dir.path().join("ready").exists().then_some(()));
+    kill(machines(dir.path())[0], Signal::SIGSTOP).unwrap();
+    std::fs::write(dir.path().join("stopped"), "").unwrap();
+    assert_eq!(run.wait().unwrap().code(), Some(3));
+    assert_eq!(machines(dir.path()), []);
+    let report = std::fs::read_to_string(run_dirs(dir.path())[0].join("report.json")).unwrap();
+    assert!(report.contains("QEMU did not answer `query-status`"), "{report}");
 }
 
 #[test]

@@ -216,7 +216,7 @@ fn json_is_one_object_per_line_and_the_last_is_the_summary() {
     let mut out = Vec::new();
     let mut lines = JsonLines::new(&mut out);
     show(&suite, |news| lines.show(news));
-    lines.finish(&Summary::of(&report(vec![suite.clone()])));
+    lines.finish(&Summary::of(&report(vec![suite.clone()]))).unwrap();
     let text = String::from_utf8(out).unwrap();
     let objects: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let types: Vec<&str> = objects.iter().map(|object| object["type"].as_str().unwrap()).collect();
@@ -249,4 +249,6 @@ fn nobody_reading_is_no_error() {
     let mut terminal = Terminal::new(Closed, Style { columns: None, colour: false });
     show(&suite, |news| lines.show(news));
     show(&suite, |news| terminal.show(news));
+    let unread = lines.finish(&Summary::of(&report(vec![suite.clone()]))).unwrap_err();
+    assert_eq!(unread.kind(), io::ErrorKind::BrokenPipe);
 }

@@ -12,8 +12,9 @@ use crate::board::file::BoardFile;
 use crate::board::{Board, BoardFileError, MediumKind, ScreenConnector, Time, check, word};
 use crate::document::schema_of;
 
-/// What follows `standin boards`.
+/// List, show and check the boards that there are
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Exit codes: 0 all is well, 2 there is no such board, or a board file is broken.")]
 pub struct Args {
     #[command(subcommand)]
     command: Option<Command>,

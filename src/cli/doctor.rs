@@ -7,16 +7,16 @@ pub mod accelerator;
 pub mod facts;
 pub mod report;
 
-use super::{CliError, Context, Exit, Output};
+use super::{CliError, Context, Exit, Output, interrupt};
 use accelerator::AcceleratorReport;
 use facts::Facts;
 use report::Report;
 
-/// What follows `standin doctor`.
+/// Say what this host can play, what it lacks, and how to mend it
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Exit codes: 0 if at least one board can be played completely on this host, 3 if none can. \
-                        What is missing for other boards is told, and is no error."
+                  What is missing for other boards is told, and is no error."
 )]
 pub struct Args {
     /// One JSON object
@@ -29,8 +29,12 @@ pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     let catalog = context.catalog()?;
     let boards: Vec<_> = catalog.entries().filter_map(|entry| entry.board.clone().ok()).collect();
     let host = context.place.host();
-    let mut facts = Facts::gather(&boards, &host).await;
-    facts.accelerators.push(AcceleratorReport::kvm(&boards, &host).await);
+    let gathered = async {
+        let mut facts = Facts::gather(&boards, &host).await;
+        facts.accelerators.push(AcceleratorReport::kvm(&boards, &host).await);
+        Ok(facts)
+    };
+    let facts = interrupt::unless(&interrupt::listen()?, gathered).await?;
     let report = report::assemble(&boards, &facts);
     let mut output = Output::default();
     if args.json {

@@ -63,6 +63,8 @@ pub enum CliError {
         /// How to mend it, a line each.
         hints: Vec<String>,
     },
+    /// Somebody pressed Ctrl-C, and has been told.
+    Interrupted,
     /// Nobody reads stdout any more, which is no error: `standin boards | head -1`.
     ClosedPipe,
 }
@@ -90,6 +92,7 @@ impl CliError {
     pub fn report(&self) -> Exit {
         match self {
             Self::ClosedPipe => Exit::Passed,
+            Self::Interrupted => Exit::Interrupted,
             Self::Failed { exit, error, hints } => {
                 say(format_args!("error: {}", chain(error.as_ref())));
                 for hint in hints {

@@ -7,6 +7,7 @@ mod boards;
 pub mod doctor;
 mod error;
 mod interrupt;
+mod log;
 mod output;
 mod place;
 mod suites;
@@ -16,10 +17,10 @@ mod up;
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 
-use clap::{ArgAction, Args, Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
+use clap::{Args, Parser, Subcommand};
 
 pub use error::{CliError, Exit};
+pub use log::Log;
 pub use output::{Output, say};
 
 use crate::board::Catalog;
@@ -42,17 +43,13 @@ pub struct Cli {
     command: Command,
 }
 
+// What each one does is told by its `Args`; a word of it here would hide what those say of exit codes and keys.
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// List, show and check the boards that there are
     Boards(boards::Args),
-    /// List the suites that are built in, and help to write others
     Suites(suites::Args),
-    /// Run suites on boards
     Test(test::Args),
-    /// Start a board with its console in the terminal
     Up(up::Args),
-    /// Say what this host can play, what it lacks, and how to mend it
     Doctor(doctor::Args),
 }
 
@@ -83,9 +80,10 @@ impl Context {
 }
 
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Where things are")]
 struct BoardFolder {
     /// Folder of board files that add to the built-in boards and override them
-    /// [default: standin/machines in $XDG_CONFIG_HOME, if it is there]
+    /// [default: standin/machines in $XDG_CONFIG_HOME or ~/.config, if it is there]
     #[arg(long = "boards", value_name = "DIR", env = "STANDIN_BOARDS", global = true)]
     folder: Option<PathBuf>,
 }
@@ -100,43 +98,7 @@ impl BoardFolder {
     }
 }
 
-/// What is logged on stderr.
-#[derive(Debug, Args)]
-pub struct Log {
-    /// Log more; repeat for still more
-    #[arg(short, long, action = ArgAction::Count, global = true)]
-    verbose: u8,
-    /// Log errors only
-    #[arg(short, long, global = true, conflicts_with = "verbose")]
-    quiet: bool,
-    /// Log what this filter says, such as `standin::qemu=debug`; wins over -v and -q
-    #[arg(long = "log", value_name = "FILTER", env = "STANDIN_LOG", global = true,
-          value_parser = |filter: &str| EnvFilter::try_new(filter))]
-    filter: Option<EnvFilter>,
-}
-
 /// Whether words on stderr may be coloured: on a terminal, unless `NO_COLOR` says otherwise.
 fn has_colours() -> bool {
     io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-}
-
-impl Log {
-    /// Begins to log; called once.
-    pub fn start(&self) {
-        let level = match (self.quiet, self.verbose) {
-            (true, _) => "error",
-            (false, 0) => "warn",
-            (false, 1) => "info",
-            (false, 2) => "debug",
-            (false, _) => "trace",
-        };
-        let filter = self.filter.clone().unwrap_or_else(|| EnvFilter::new(level));
-        tracing_subscriber::fmt()
-            .with_env_filter(filter)
-            .with_writer(io::stderr)
-            .with_ansi(has_colours())
-            // It would panic on a stderr that nobody reads.
-            .log_internal_errors(false)
-            .init();
-    }
 }

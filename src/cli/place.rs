@@ -4,21 +4,24 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::{CliError, log};
 use crate::lab::player::{AcceleratorChoice, Host};
 use crate::qemu::arguments::Accelerator;
+use crate::sys::run_dir::RunDir;
 
 /// Where things are on this host.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Where things are")]
 pub struct Place {
     /// QEMU's program, instead of the `qemu-system-<arch>` in PATH
     #[arg(long, value_name = "PROGRAM", env = "STANDIN_QEMU", global = true)]
     qemu: Option<PathBuf>,
     /// Folder for what is found out once: what QEMU can do, whether KVM works
-    /// [default: standin in $XDG_CACHE_HOME]
+    /// [default: standin in $XDG_CACHE_HOME or ~/.cache]
     #[arg(long, value_name = "DIR", env = "STANDIN_CACHE", global = true)]
     cache: Option<PathBuf>,
     /// Folder for run directories; it should be on a disk, as media lie there
-    /// [default: standin/runs in $XDG_STATE_HOME]
+    /// [default: standin/runs in $XDG_STATE_HOME or ~/.local/state]
     #[arg(long, value_name = "DIR", env = "STANDIN_RUNS", global = true)]
     runs: Option<PathBuf>,
 }
@@ -36,6 +39,14 @@ impl Place {
             runs: self.runs.clone().unwrap_or_else(runs),
         }
     }
+}
+
+/// A new run directory among those of the host; the log goes there from now on.
+pub fn run_dir(host: &Host) -> Result<RunDir, CliError> {
+    let hint = "`--runs DIR`, or STANDIN_RUNS, names another folder for run directories";
+    let run = RunDir::create(&host.runs).map_err(|error| CliError::broken(error).hint(hint))?;
+    log::keep_in(run.path()).map_err(|error| CliError::broken(error).hint(hint))?;
+    Ok(run)
 }
 
 /// A folder of the XDG Base Directory Specification: the variable if it is an absolute path, else the default

@@ -8,7 +8,7 @@ use crate::document::schema_of;
 use crate::suite::builtin;
 use crate::suite::file::SuiteFile;
 
-/// What follows `standin suites`.
+/// List the suites that are built in, and help to write others
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(subcommand)]

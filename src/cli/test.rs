@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use tokio::sync::watch;
 
-use super::place::{AcceleratorOption, BackendOption};
+use super::interrupt::Interrupted;
+use super::place::{AcceleratorOption, BackendOption, run_dir};
 use super::{CliError, Context, Exit, has_colours, interrupt, say, up};
 use crate::board::Board;
 use crate::device::Device;
@@ -30,11 +30,15 @@ use crate::suite::run::{Options, run as run_suite};
 use crate::suite::{ImageChoice, Suite, builtin};
 use crate::sys::run_dir::RunDir;
 
-/// Runs suites on boards.
+/// Run suites on boards
 ///
-/// Exit codes: 0 all passed, 1 a test failed, 2 usage or configuration, 3 the lab broke, 4 nothing was run, 130
-/// interrupted.
+/// Each suite gets a board of its own: off, and with blank media. The first Ctrl-C ends the run and cleans up, the
+/// second leaves at once.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Exit codes: 0 all passed, 1 a test failed, 2 usage or configuration, 3 the lab broke, \
+                  4 nothing was run, 130 interrupted."
+)]
 pub struct Args {
     /// Suites: files, or the name of a built-in one, such as `smoke`
     #[arg(required = true, value_name = "SUITE")]
@@ -42,7 +46,7 @@ pub struct Args {
     /// The board to run on; may be given several times
     #[arg(long = "board", value_name = "SLUG", required = true)]
     boards: Vec<String>,
-    /// The image that suites flash, raw or packed, instead of their own; `selftest` is the built-in one
+    /// The image that suites flash, raw or gzip, instead of their own; `selftest` is the built-in one
     #[arg(long, value_name = "FILE")]
     image: Option<PathBuf>,
     /// Whether the stand-in or the real board is the DUT
@@ -85,32 +89,59 @@ struct Cast {
 pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     let started = Timestamp::now();
     let suites = read_suites(&args)?;
-    let casts = cast(&args, context).await?;
+    let interrupted = interrupt::listen()?;
+    let casts = interrupt::unless(&interrupted, cast(&args, context)).await?;
     let host = context.place.host();
-    let run = RunDir::create(&host.runs).map_err(CliError::broken)?;
-    let outcome = perform(&args, started, &suites, &casts, &run, &host.images()).await;
-    if matches!(outcome, Ok(Exit::Failed | Exit::Broken | Exit::Interrupted)) {
-        run.keep_evidence().map_err(CliError::broken)?;
-    } else {
+    let run = run_dir(&host)?;
+    let cache = host.images();
+    let prepared = interrupt::unless(&interrupted, prepare(&args, &suites, &casts, &run, &cache)).await;
+    let Ok(Some(images)) = prepared else {
         run.remove().map_err(CliError::broken)?;
+        return prepared.map(|_| Exit::Passed);
+    };
+    let outcome = perform(&args, started, &suites, &casts, &images, &run, interrupted).await;
+    if matches!(outcome, Ok(Exit::Passed | Exit::NothingRun)) {
+        run.remove().map_err(CliError::broken)?;
+    } else {
+        let kept = run.keep_evidence().map_err(CliError::broken)?;
+        if outcome.is_err() {
+            say(format_args!("run directory: {}", kept.display()));
+        }
     }
     outcome
 }
 
+/// The images that the suites flash; `None` if QEMU's command lines were all that was asked for.
+async fn prepare(
+    args: &Args,
+    suites: &[Suite],
+    casts: &[Cast],
+    run: &RunDir,
+    cache: &Path,
+) -> Result<Option<Images>, CliError> {
+    let images = open_images(args, suites, casts, cache).await?;
+    if args.print_qemu_args {
+        print_qemu_args(args, suites, casts, &images, run).await?;
+        return Ok(None);
+    }
+    if let Some(dir) = &args.report {
+        // An hour later would be too late to find out.
+        let writable = std::fs::create_dir_all(dir).and_then(|()| tempfile::tempfile_in(dir));
+        writable.map_err(|source| CliError::usage(ReportError { dir: dir.clone(), source }))?;
+    }
+    Ok(Some(images))
+}
+
+/// Runs all, and reports on it. Failed, it leaves what it had found out in the run directory.
 async fn perform(
     args: &Args,
     started: Timestamp,
     suites: &[Suite],
     casts: &[Cast],
+    images: &Images,
     run: &RunDir,
-    cache: &Path,
+    cancel: Interrupted,
 ) -> Result<Exit, CliError> {
-    let images = open_images(args, suites, casts, cache)?;
-    if args.print_qemu_args {
-        print_qemu_args(args, suites, casts, &images, run).await?;
-        return Ok(Exit::Passed);
-    }
-    let cancel = interrupt::listen().map_err(CliError::broken)?;
     let mut show = Show::new(args.json);
     let mut boards = Vec::new();
     for cast in casts {
@@ -125,8 +156,8 @@ async fn perform(
         let mut reports = Vec::new();
         for (index, suite) in suites.iter().enumerate() {
             let name = format!("{}/{}-{}", cast.board.slug, index + 1, file_name(&suite.source));
-            let hold =
-                Hold { args, cast, run, cache, name, image: images.of(args, suite), cancel: cancel.clone() };
+            let image = images.of(args, suite);
+            let hold = Hold { args, cast, run, name, image, cache: &images.cache, cancel: cancel.clone() };
             reports.push(hold.run(suite, &mut show).await?);
         }
         boards.push(BoardReport { setting, suites: reports });
@@ -136,15 +167,22 @@ async fn perform(
         ended: Timestamp::now(),
         boards,
         run_dir: run.path().to_owned(),
-        repeat: shell_line(std::env::args().collect::<Vec<_>>().iter().map(String::as_str)),
+        repeat: shell_line(std::env::args_os().map(|word| word.to_string_lossy().into_owned())),
     };
-    write_all(run.path(), &report).map_err(CliError::broken)?;
-    if let Some(dir) = &args.report {
-        copy_evidence(run.path(), dir)
-            .map_err(|source| CliError::broken(CopyError { dir: dir.clone(), source }))?;
-    }
-    show.finish(&Summary::of(&report), args.report.as_deref());
+    let written = write_reports(run.path(), args.report.as_deref(), &report);
+    // What is known is told, also when it cannot be written down.
+    show.finish(&Summary::of(&report), args.report.as_deref().filter(|_| written.is_ok()))?;
+    written?;
     Ok(report.verdict().into())
+}
+
+fn write_reports(run: &Path, copy: Option<&Path>, report: &RunReport) -> Result<(), CliError> {
+    write_all(run, report).map_err(CliError::broken)?;
+    match copy {
+        Some(dir) => copy_evidence(run, dir)
+            .map_err(|source| CliError::broken(ReportError { dir: dir.to_owned(), source })),
+        None => Ok(()),
+    }
 }
 
 /// One suite on one board, from opening the device to closing it.
@@ -157,7 +195,7 @@ struct Hold<'a> {
     image: Option<&'a Image>,
     /// Where the images that its steps bring along are kept.
     cache: &'a Path,
-    cancel: watch::Receiver<bool>,
+    cancel: Interrupted,
 }
 
 impl Hold<'_> {
@@ -231,6 +269,10 @@ async fn cast(args: &Args, context: &Context) -> Result<Vec<Cast>, CliError> {
         let error = CliError::usage("there is no bench: this version of standin drives stand-ins only");
         return Err(error.hint("`--backend virtual` runs on the stand-in"));
     }
+    if let Some(twice) = args.boards.iter().enumerate().find(|(at, slug)| args.boards[..*at].contains(slug)) {
+        let error = CliError::usage(format!("board `{}` is named twice", twice.1));
+        return Err(error.hint("a suite that is named twice runs twice"));
+    }
     let catalog = context.catalog()?;
     let boards = args.boards.iter().map(|slug| catalog.board(slug)).collect::<Result<Vec<_>, _>>()?;
     let host = context.place.host();
@@ -243,11 +285,15 @@ async fn cast(args: &Args, context: &Context) -> Result<Vec<Cast>, CliError> {
 }
 
 /// The images of a run, each opened once.
-struct Images(HashMap<PathBuf, Image>);
+struct Images {
+    opened: HashMap<PathBuf, Image>,
+    /// Where they are kept, and those that steps bring along as well.
+    cache: PathBuf,
+}
 
 impl Images {
     fn of(&self, args: &Args, suite: &Suite) -> Option<&Image> {
-        self.0.get(&image_of(args, suite)?)
+        self.opened.get(&image_of(args, suite)?)
     }
 }
 
@@ -263,7 +309,12 @@ fn image_of(args: &Args, suite: &Suite) -> Option<PathBuf> {
 
 const SELFTEST: &str = "selftest";
 
-fn open_images(args: &Args, suites: &[Suite], casts: &[Cast], cache: &Path) -> Result<Images, CliError> {
+async fn open_images(
+    args: &Args,
+    suites: &[Suite],
+    casts: &[Cast],
+    cache: &Path,
+) -> Result<Images, CliError> {
     let mut images: HashMap<PathBuf, Image> = HashMap::new();
     for suite in suites {
         let Some(name) = image_of(args, suite) else {
@@ -279,12 +330,12 @@ fn open_images(args: &Args, suites: &[Suite], casts: &[Cast], cache: &Path) -> R
             match images.get(&name) {
                 Some(image) => image.check_fits(&medium.name, medium.size.0)?,
                 None => {
-                    images.insert(name.clone(), up::open_image(&name, cache, medium)?);
+                    images.insert(name.clone(), up::open_image(&name, cache, medium).await?);
                 }
             }
         }
     }
-    Ok(Images(images))
+    Ok(Images { opened: images, cache: cache.to_owned() })
 }
 
 async fn print_qemu_args(
@@ -314,15 +365,19 @@ fn setting_of(cast: &Cast) -> Result<Setting, CliError> {
     })
 }
 
-/// The last part of a suite's path without its end, as a folder's name.
+/// The last part of a suite's path without its end, as a folder's name: at most 60 characters of up to 4 bytes, as
+/// file systems take 255 bytes (NAME_MAX). The suite's number stands before it, so no two are the same.
 fn file_name(source: &str) -> String {
     let stem = Path::new(source).file_stem().unwrap_or_default().to_string_lossy();
-    stem.chars().map(|letter| if letter.is_alphanumeric() || letter == '-' { letter } else { '_' }).collect()
+    stem.chars()
+        .take(60)
+        .map(|letter| if letter.is_alphanumeric() || letter == '-' { letter } else { '_' })
+        .collect()
 }
 
 #[derive(Debug, thiserror::Error)]
 #[error("cannot write report folder {dir}")]
-struct CopyError {
+struct ReportError {
     dir: PathBuf,
     source: io::Error,
 }
@@ -371,11 +426,14 @@ impl Show {
         self.json.iter_mut().for_each(|json| json.show(news));
     }
 
-    fn finish(&mut self, summary: &Summary, report: Option<&Path>) {
+    fn finish(&mut self, summary: &Summary, report: Option<&Path>) -> Result<(), CliError> {
         self.terminal.iter_mut().for_each(|terminal| terminal.finish(summary));
-        self.json.iter_mut().for_each(|json| json.finish(summary));
         if let Some(dir) = report {
             say(format_args!("report: {}", dir.join("report.json").display()));
+        }
+        match self.json.take().map_or(Ok(()), |json| json.finish(summary)) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()), // nobody reads any more
+            written => Ok(written?),
         }
     }
 }

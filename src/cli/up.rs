@@ -8,7 +8,8 @@ use std::time::Duration;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 
-use super::place::AcceleratorOption;
+use super::interrupt::Interrupted;
+use super::place::{AcceleratorOption, run_dir};
 use super::{CliError, Context, Exit, Output, interrupt, say};
 use crate::board::{Board, Medium};
 use crate::deadline::Deadline;
@@ -19,18 +20,24 @@ use crate::io::selftest::SELFTEST_IMAGE;
 use crate::lab::player::{self, Chosen};
 use crate::lab::{Places, open_stand_in};
 use crate::procedure;
+use crate::sys::blocking::blocking;
 use crate::sys::run_dir::RunDir;
 use crate::sys::terminal::RawTerminal;
 
-/// Starts a board with its console in the terminal.
+/// Start a board with its console in the terminal
 ///
-/// Ctrl-] takes the power away and leaves. Without a terminal, standard input is typed as it comes. Exit codes:
-/// 0 it was switched off or halted itself, 2 it cannot be started as asked, 3 the lab broke.
+/// The image is flashed and the board switched on. Every key goes to the board, Ctrl-C too, but for Ctrl-]: it takes
+/// the power away and leaves. Without a terminal, standard input is typed as it comes, and its end is no end. What
+/// the board has written is gone afterwards.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Exit codes: 0 it was switched off or halted itself, 1 it has nothing to start from, 2 it cannot \
+                  be started as asked, 3 the lab broke, 130 interrupted by a signal."
+)]
 pub struct Args {
     /// The board, by the name that `standin boards` lists
     board: String,
-    /// The image to flash first, raw or packed; `selftest` is the built-in one
+    /// The image to flash first, raw or gzip; `selftest` is the built-in one
     #[arg(long, value_name = "FILE", default_value = "selftest")]
     image: PathBuf,
     /// What executes the guest's instructions
@@ -53,12 +60,14 @@ const SWITCHING: Duration = Duration::from_secs(60);
 pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     let board = context.catalog()?.board(&args.board)?;
     let host = context.place.host();
-    let chosen = player::choose(&board, &host, args.accelerator.into()).await?;
+    let interrupted = interrupt::listen()?;
+    let choose = async { Ok(player::choose(&board, &host, args.accelerator.into()).await?) };
+    let chosen = interrupt::unless(&interrupted, choose).await?;
     if let Some(remark) = &chosen.remark {
         say(remark);
     }
-    let run = RunDir::create(&host.runs).map_err(CliError::broken)?;
-    let ended = hold(args, board, chosen, &run, &host.images()).await;
+    let run = run_dir(&host)?;
+    let ended = hold(args, board, chosen, &run, &host.images(), &interrupted).await;
     run.remove().map_err(CliError::broken)?;
     ended
 }
@@ -69,15 +78,18 @@ async fn hold(
     chosen: Chosen,
     run: &RunDir,
     images: &Path,
+    interrupted: &Interrupted,
 ) -> Result<Exit, CliError> {
-    let image = open_image(&args.image, images, board.flash_medium())?;
+    let open = open_image(&args.image, images, board.flash_medium());
+    let image = interrupt::unless(interrupted, open).await?;
     let places = Places::create(&run.path().join("console"), &run.scratch()).map_err(CliError::broken)?;
     if args.print_qemu_args {
-        print_qemu_args(&board, &chosen, &places, Some(&image), &args.forward).await?;
+        let print = print_qemu_args(&board, &chosen, &places, Some(&image), &args.forward);
+        interrupt::unless(interrupted, print).await?;
         return Ok(Exit::Passed);
     }
     let mut device = open_stand_in(board, chosen.player, &places, args.forward).map_err(CliError::broken)?;
-    let ended = attend(&mut device, &image).await;
+    let ended = attend(&mut device, &image, interrupted).await;
     let closed = device.close().await.map_err(CliError::broken);
     closed.and(ended)
 }
@@ -108,27 +120,32 @@ pub(super) async fn print_qemu_args(
 }
 
 /// The image that the user named: the built-in one or a file. It fits on `medium`.
-pub(super) fn open_image(name: &Path, cache: &Path, medium: &Medium) -> Result<Image, CliError> {
+pub(super) async fn open_image(name: &Path, cache: &Path, medium: &Medium) -> Result<Image, CliError> {
     let (medium, capacity) = (&medium.name, medium.size.0);
     if name.as_os_str() == "selftest" {
         let image = Image::built_in("selftest", SELFTEST_IMAGE, cache)?;
         image.check_fits(medium, capacity)?;
         return Ok(image);
     }
-    Ok(Image::open(name, cache, medium, capacity)?)
+    let (name, cache, medium) = (name.to_owned(), cache.to_owned(), medium.clone());
+    Ok(blocking(move || Image::open(&name, &cache, &medium, capacity)).await?)
 }
 
 /// Flashes, powers on, and passes bytes until somebody or something ends it.
-async fn attend(device: &mut Device, image: &Image) -> Result<Exit, CliError> {
-    let mut interrupted = interrupt::listen().map_err(CliError::broken)?;
-    procedure::flash(device, image).await?;
+async fn attend(device: &mut Device, image: &Image, interrupted: &Interrupted) -> Result<Exit, CliError> {
     let events = device.events.clone();
     let mut said = device.console().map_err(CliError::usage)?.subscribe();
+    let start = async {
+        procedure::flash(device, image).await?;
+        Ok(device.power_on(Deadline::after(SWITCHING)).await?)
+    };
+    interrupt::unless(interrupted, start).await?;
+    // Until here Ctrl-C interrupts; from here on it is typed.
     let raw = RawTerminal::enter().map_err(CliError::broken)?;
     if raw.is_some() {
         say(format_args!("{} runs; Ctrl-] takes its power and leaves", device.board.name));
     }
-    device.power_on(Deadline::after(SWITCHING)).await?;
+    let mut interrupted = interrupted.clone();
     for (port, here) in device.forwards(Deadline::after(SWITCHING)).await? {
         say(format_args!("port {port} of the board is {here}"));
     }
@@ -152,6 +169,7 @@ async fn attend(device: &mut Device, image: &Image) -> Result<Exit, CliError> {
                 let console = device.console().map_err(CliError::usage)?;
                 console.send_keys(typed, Deadline::after(SWITCHING)).await.map_err(CliError::broken)?;
                 if end.is_some() {
+                    say(format_args!("\n[{} was switched off]", device.board.slug));
                     break Ok(Exit::Passed);
                 }
             }

@@ -155,6 +155,11 @@ impl Device {
         Ok(self.power.reset(deadline).await?)
     }
 
+    /// Makes sure that whoever plays the DUT still does. Silence is the DUT's fault only if its player is not silent.
+    pub async fn check_player(&self, deadline: Deadline) -> Result<(), DeviceError> {
+        Ok(self.power.check_player(deadline).await?)
+    }
+
     /// Makes the firmware forget what it has learnt; part of every flash.
     pub fn reset_firmware(&mut self) -> Result<(), DeviceError> {
         Ok(self.power.reset_firmware()?)

@@ -170,7 +170,7 @@ impl Power {
     /// Takes mains away at once, whatever runs. Twice off is once.
     pub async fn off(&mut self) -> Result<(), PowerError> {
         if !self.mains {
-            return Ok(());
+            return self.stop().await;
         }
         self.mains = false;
         let ended = self.stop().await;
@@ -240,11 +240,11 @@ impl Power {
         up: bool,
         deadline: Deadline,
     ) -> Result<(), PowerError> {
-        let changed =
-            if up { self.unplugged.remove(interface) } else { self.unplugged.insert(interface.to_owned()) };
         if let Some(machine) = &self.machine {
             machine.set_link(&card(interface), up, deadline).await?;
         }
+        let changed =
+            if up { self.unplugged.remove(interface) } else { self.unplugged.insert(interface.to_owned()) };
         if changed {
             let interface = interface.to_owned();
             self.events.record(if up {
@@ -254,6 +254,14 @@ impl Power {
             });
         }
         Ok(())
+    }
+
+    /// Makes sure that QEMU still answers, if there is one.
+    pub async fn check_player(&self, deadline: Deadline) -> Result<(), PowerError> {
+        match &self.machine {
+            Some(machine) => Ok(machine.check_answers(deadline).await?),
+            None => Ok(()),
+        }
     }
 
     /// Where the DUT's forwarded TCP ports are reachable, as QEMU tells; empty while it is off.
@@ -283,6 +291,8 @@ impl Power {
     }
 
     async fn start(&mut self, storage: &Storage, deadline: Deadline) -> Result<(), PowerError> {
+        // One that was cancelled, or failed, after its machine was there.
+        self.stop().await?;
         let arguments = self.arguments(storage).await?;
         let lent = |source| MachineError::Spawn { program: self.player.program.clone(), source };
         let serial = self.serial.iter_mut().map(SerialLine::lend).collect::<Result<_, _>>().map_err(lent)?;
@@ -291,10 +301,10 @@ impl Power {
         self.events.record(EventKind::PowerOn);
         match Machine::start(start, self.events.clone(), deadline).await {
             Ok(machine) => {
+                let machine = self.machine.insert(machine);
                 for interface in &self.unplugged {
                     machine.set_link(&card(interface), false, deadline).await?;
                 }
-                self.machine = Some(machine);
                 Ok(())
             }
             Err(error) => {

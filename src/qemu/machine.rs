@@ -175,6 +175,14 @@ impl Machine {
         Ok(())
     }
 
+    /// Makes sure that QEMU still answers. A process that has just died counts as answering: an event tells of it.
+    pub async fn check_answers(&self, deadline: Deadline) -> Result<(), MachineError> {
+        match self.monitor.execute(qmp::query_status {}, deadline).await {
+            Ok(_) | Err(MonitorError::Closed { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Where the DUT's forwarded TCP ports are reachable on this host.
     pub async fn forwards(&self, deadline: Deadline) -> Result<Vec<(u16, SocketAddrV4)>, MachineError> {
         // Only the human monitor tells which port QEMU chose.

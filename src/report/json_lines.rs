@@ -1,6 +1,6 @@
 //! Progress for programs: one JSON object on each line, the last one the summary.
 
-use std::io::Write;
+use std::io::{self, Write};
 
 use serde::Serialize;
 use serde_json::json;
@@ -13,14 +13,14 @@ use crate::suite::progress::Progress;
 #[derive(Debug)]
 pub struct JsonLines<W> {
     out: W,
-    /// Nobody reads any more, which is no error; the run goes on.
-    closed: bool,
+    /// Why nothing is written any more; the run goes on.
+    failed: Option<io::Error>,
 }
 
 impl<W: Write> JsonLines<W> {
     /// Writes to `out`, which is stdout in all but tests.
     pub fn new(out: W) -> Self {
-        Self { out, closed: false }
+        Self { out, failed: None }
     }
 
     /// Tells on what the suites that follow run.
@@ -33,16 +33,18 @@ impl<W: Write> JsonLines<W> {
         self.write(news);
     }
 
-    /// Tells the end; the last line.
-    pub fn finish(&mut self, summary: &Summary) {
+    /// Tells the end, which is the last line. Returns why not all was written; the caller knows whether a closed
+    /// pipe is an error.
+    pub fn finish(mut self, summary: &Summary) -> io::Result<()> {
         self.write(summary);
+        self.failed.map_or(Ok(()), Err)
     }
 
     fn write(&mut self, value: &impl Serialize) {
-        if !self.closed {
+        if self.failed.is_none() {
             let line =
                 serde_json::to_string(value).expect("progress has text keys and no value that can fail");
-            self.closed = writeln!(self.out, "{line}").and_then(|()| self.out.flush()).is_err();
+            self.failed = writeln!(self.out, "{line}").and_then(|()| self.out.flush()).err();
         }
     }
 }

@@ -47,10 +47,10 @@ impl<W: Write> Terminal<W> {
             Progress::SuiteBegins { title, tests } => {
                 self.tests = *tests;
                 let plural = if *tests == 1 { "" } else { "s" };
-                self.line(&format!("{title}: {tests} test{plural}"));
+                self.line(&format!("{}: {tests} test{plural}", harmless(title)));
             }
             Progress::TestBegins { number, title } => {
-                self.running = format!("{number}/{} {title}", self.tests);
+                self.running = format!("{number}/{} {}", self.tests, harmless(title));
                 match self.style.columns {
                     Some(_) => self.living_line(""),
                     None => self.line(&format!("running  {}", self.running)),
@@ -99,8 +99,8 @@ impl<W: Write> Terminal<W> {
     /// Draws the line of the test in hand anew, no wider than the terminal.
     fn living_line(&mut self, step: &str) {
         let Some(columns) = self.style.columns else { return };
-        let text = if step.is_empty() { self.running.clone() } else { format!("{}: {step}", self.running) };
-        let shown: String = harmless(&text).chars().take(columns.saturating_sub(1)).collect();
+        let step = if step.is_empty() { String::new() } else { format!(": {}", harmless(step)) };
+        let shown: String = (self.running.clone() + &step).chars().take(columns.saturating_sub(1)).collect();
         self.write(&format!("{ERASE}{shown}"));
     }
 

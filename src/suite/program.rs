@@ -14,7 +14,7 @@ use crate::deadline::Deadline;
 use crate::device::console::quote;
 use crate::io::file;
 use crate::message::chain;
-use crate::sys::child;
+use crate::sys::family::Family;
 
 /// A program that is about to run.
 pub(super) struct Program<'a> {
@@ -53,10 +53,10 @@ impl Program<'_> {
             .stdin(Stdio::null())
             .stdout(create(&stdout)?)
             .stderr(create(&stderr)?);
-        let spawned = child::spawn(command, Vec::new()).await;
-        let mut child = spawned.map_err(|error| broken(&format!("cannot start `{shown}`"), &error))?;
+        let started = Family::start(command).await;
+        let mut family = started.map_err(|error| broken(&format!("cannot start `{shown}`"), &error))?;
         let ended = tokio::select! {
-            ended = deadline.bound(child::wait_and_kill_rest(&mut child)) => Some(ended),
+            ended = deadline.bound(family.wait()) => Some(ended),
             () = cancelled => None,
         };
         let status = match ended {
@@ -64,7 +64,7 @@ impl Program<'_> {
                 status.map_err(|error| broken(&format!("cannot wait for `{shown}`"), &error))?
             }
             killed => {
-                let kill = child::kill_and_wait(&mut child).await;
+                let kill = family.kill().await;
                 kill.map_err(|error| broken(&format!("cannot kill `{shown}`"), &error))?;
                 return Err(StepError::Failed(match killed {
                     Some(Err(elapsed)) => {

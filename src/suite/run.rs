@@ -4,7 +4,7 @@
 //! own outlives [`run`].
 
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use tokio::sync::watch;
@@ -102,6 +102,10 @@ pub async fn run(
 
 const INTERRUPTED: &str = "interrupted";
 
+/// How long the player may take to show that it lives when a step has failed: QEMU answers within milliseconds, and
+/// a host that keeps it waiting for longer is no lab.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+
 fn is_interrupted(test: &TestReport) -> bool {
     matches!(&test.outcome, Outcome::NotRun { reason } if reason == INTERRUPTED)
 }
@@ -151,7 +155,12 @@ impl Runner<'_> {
             observer(Progress::StepBegins { what: &what });
             let clock = Instant::now();
             let deadline = step.within.map_or(deadline, |within| deadline.within(within));
-            let done = perform(&mut scene, &step.action, deadline, self.options.cancel.clone()).await;
+            let mut done = perform(&mut scene, &step.action, deadline, self.options.cancel.clone()).await;
+            if let Some(Err(StepError::Failed(_))) = &done
+                && let Err(silent) = scene.device.check_player(Deadline::after(ANSWER_WITHIN)).await
+            {
+                done = Some(Err(silent.into()));
+            }
             outcome = match (done, lab_fault(&events.since(first_event))) {
                 (None, _) => Outcome::NotRun { reason: INTERRUPTED.to_owned() },
                 (Some(_), Some(reason)) => Outcome::Broken { reason },
@@ -235,13 +244,17 @@ fn after_last_fault(events: &[Event]) -> usize {
     events.iter().rev().find(|event| event.kind.lab_fault().is_some()).map_or(0, |event| event.id + 1)
 }
 
-/// A title as the beginning of file names: lower case, and `-` for what is neither letter nor digit.
+/// A title as the beginning of file names: lower case, `-` for what is neither letter nor digit, and cut where it
+/// grows too long for one. The number of the test follows it, so no two are the same.
 fn file_name(title: &str) -> String {
     let plain = |character: char| {
         if character.is_ascii_alphanumeric() { character.to_ascii_lowercase() } else { '-' }
     };
-    title.chars().map(plain).collect()
+    title.chars().take(LONGEST_FILE_NAME).map(plain).collect()
 }
+
+/// Characters; file systems take names of 255 bytes (NAME_MAX), and more than the title stands in one.
+const LONGEST_FILE_NAME: usize = 60;
 
 fn lab_fault(events: &[Event]) -> Option<String> {
     let name = |event: &Event| Some(format!("{}: {}", event.kind.name(), event.kind.lab_fault()?));

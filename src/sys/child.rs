@@ -5,9 +5,8 @@
 //! (`PR_SET_PDEATHSIG`) follows the *thread* that forked, see prctl(2); so one thread forks for the whole
 //! process and lives as long as it does. The caller owns the [`Child`] and waits for it.
 
-use std::fs::File;
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::process::ExitStatus;
 use std::sync::OnceLock;
 use std::sync::mpsc;
@@ -16,7 +15,6 @@ use std::time::Duration;
 
 use command_fds::{CommandFdExt, FdMapping};
 use nix::errno::Errno;
-use nix::libc;
 use nix::sys::prctl;
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::wait;
@@ -24,8 +22,6 @@ use nix::unistd::{Pid, getpid, getppid};
 use tokio::process::{Child, Command};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
-
-use super::stream;
 
 /// Starts `command`. The descriptors of `inherited` are in the child the numbers 3, 4, 5 and so on, in their
 /// order; ours are closed. Must be called inside a tokio runtime.
@@ -38,8 +34,15 @@ pub async fn spawn(mut command: Command, inherited: Vec<OwnedFd>) -> io::Result<
     command
         .fd_mappings(mappings)
         .map_err(|collision| io::Error::new(io::ErrorKind::InvalidInput, collision))?;
-    command.process_group(0).kill_on_drop(true);
+    command.process_group(0);
     die_with_us(&mut command);
+    fork(command).await
+}
+
+/// Starts `command` on the thread that forks, and kills it when its owner drops it. No more: the caller says which
+/// group it is in and what becomes of it when standin dies.
+pub(super) async fn fork(mut command: Command) -> io::Result<Child> {
+    command.kill_on_drop(true);
     let runtime = Handle::current();
     let (answer, answered) = oneshot::channel();
     let order = Box::new(move || {
@@ -64,35 +67,11 @@ pub async fn kill_and_wait(child: &mut Child) -> io::Result<ExitStatus> {
     child.wait().await
 }
 
-/// Waits until the child ends by itself, and kills what it has left in its process group.
-///
-/// Cancelled, it leaves the child running.
-pub async fn wait_and_kill_rest(child: &mut Child) -> io::Result<ExitStatus> {
-    if let Some(id) = child.id() {
-        let ended = stream::watch(File::from(pidfd(id)?))?;
-        let _ended = ended.readable().await?;
-        // Nobody has waited for the child yet, so its number is still its own.
-        kill_group(id);
-    }
-    child.wait().await
-}
-
 /// Kills the process group of a child that nobody has waited for.
-fn kill_group(id: u32) {
+pub(super) fn kill_group(id: u32) {
     let group = Pid::from_raw(i32::try_from(id).expect("the kernel's process ids are positive i32"));
     // The group is gone already if all of it has just ended; the wait that follows tells.
     let _ = killpg(group, Signal::SIGKILL);
-}
-
-/// A descriptor that can be read once the process has ended; see pidfd_open(2).
-fn pidfd(id: u32) -> io::Result<OwnedFd> {
-    // SAFETY: pidfd_open takes two numbers and no pointer.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, id, 0) };
-    match i32::try_from(fd) {
-        // SAFETY: the kernel has just made this descriptor for us, and nobody else knows its number.
-        Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
-        _ => Err(io::Error::last_os_error()),
-    }
 }
 
 /// Waits until no child of this process is left, or until `given` has passed; for the very end of the process.
@@ -111,7 +90,7 @@ pub fn wait_for_all(given: Duration) {
     }
 }
 
-fn die_with_us(command: &mut Command) {
+pub(super) fn die_with_us(command: &mut Command) {
     let parent = getpid();
     let ask_kernel = move || {
         prctl::set_pdeathsig(Signal::SIGKILL)?;
@@ -166,18 +145,6 @@ mod tests {
         let mut started = [0; 8];
         ours.read_exact(&mut started).unwrap();
         kill_and_wait(&mut child).await.unwrap();
-        let mut rest = Vec::new();
-        ours.read_to_end(&mut rest).unwrap(); // ends only when nobody holds the other end
-        assert_eq!(rest, b"");
-    }
-
-    #[tokio::test]
-    async fn what_a_child_leaves_in_the_background_is_killed_when_it_ends() {
-        let (mut ours, theirs) = UnixStream::pair().unwrap();
-        let mut shell = Command::new("sh");
-        shell.args(["-c", "sleep 600 & exit 7"]); // sleep: it is what gets killed
-        let mut child = spawn(shell, vec![theirs.into()]).await.unwrap();
-        assert_eq!(wait_and_kill_rest(&mut child).await.unwrap().code(), Some(7));
         let mut rest = Vec::new();
         ours.read_to_end(&mut rest).unwrap(); // ends only when nobody holds the other end
         assert_eq!(rest, b"");

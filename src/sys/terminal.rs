@@ -1,9 +1,10 @@
 //! The terminal in raw mode, so that every key reaches the board, and as it was again afterwards.
 //!
-//! The guard restores it when dropped, also while a panic unwinds. After `kill -9` the shell's own line editor
-//! or `reset` does.
+//! The guard restores it when dropped, also while a panic unwinds; [`restore`] does for a process that leaves
+//! without dropping. After `kill -9` the shell's own line editor or `reset` does.
 
-use std::io::{self, IsTerminal, Stdin};
+use std::io::{self, IsTerminal};
+use std::sync::{Mutex, PoisonError};
 
 use nix::sys::termios::{self, OutputFlags, SetArg, Termios};
 
@@ -25,9 +26,11 @@ pub fn columns() -> Option<usize> {
 /// A terminal that passes keys on as they are typed.
 #[derive(Debug)]
 pub struct RawTerminal {
-    terminal: Stdin,
-    before: Termios,
+    _only_by_enter: (),
 }
+
+/// How standard input's terminal was; `None` while it is as it was.
+static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
 
 impl RawTerminal {
     /// Puts standard input's terminal into raw mode; `None` if it is none.
@@ -41,14 +44,22 @@ impl RawTerminal {
         termios::cfmakeraw(&mut raw);
         // Our own lines end with LF alone.
         raw.output_flags |= OutputFlags::OPOST | OutputFlags::ONLCR;
+        *BEFORE.lock().unwrap_or_else(PoisonError::into_inner) = Some(before);
         termios::tcsetattr(&terminal, SetArg::TCSADRAIN, &raw)?;
-        Ok(Some(Self { terminal, before }))
+        Ok(Some(Self { _only_by_enter: () }))
     }
 }
 
 impl Drop for RawTerminal {
     fn drop(&mut self) {
+        restore();
+    }
+}
+
+/// Makes the terminal what it was before [`RawTerminal::enter`]; does nothing if it is.
+pub fn restore() {
+    if let Some(before) = BEFORE.lock().unwrap_or_else(PoisonError::into_inner).take() {
         // The terminal may be gone with its window; there is nobody left to tell.
-        let _ = termios::tcsetattr(&self.terminal, SetArg::TCSADRAIN, &self.before);
+        let _ = termios::tcsetattr(io::stdin(), SetArg::TCSADRAIN, &before);
     }
 }

@@ -1,0 +1,149 @@
+//! `standin up` on a real terminal: every key reaches the board but Ctrl-], and the terminal is as it was afterwards.
+
+mod support;
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::pty::openpty;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::termios::{LocalFlags, Termios, tcgetattr};
+use nix::unistd::Pid;
+use support::processes_with;
+use tempfile::TempDir;
+
+/// A person at a terminal, with `standin up` running in it.
+struct Seat {
+    dir: TempDir,
+    person: File,
+    terminal: OwnedFd,
+    before: Termios,
+    standin: Child,
+    seen: Vec<u8>,
+}
+
+impl Seat {
+    fn take() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let pty = openpty(None, None).unwrap();
+        let before = tcgetattr(&pty.slave).unwrap();
+        let end = || Stdio::from(pty.slave.try_clone().unwrap());
+        let standin = Command::new(env!("CARGO_BIN_EXE_standin"))
+            .args(["up", "pc-seabios", "--accelerator", "tcg"])
+            .env("STANDIN_RUNS", dir.path().join("runs"))
+            .env("STANDIN_CACHE", dir.path().join("cache"))
+            .stdin(end())
+            .stdout(end())
+            .stderr(end())
+            .spawn()
+            .unwrap();
+        let mut seat =
+            Self { dir, person: pty.master.into(), terminal: pty.slave, before, standin, seen: Vec::new() };
+        seat.read_until("selftest# ");
+        assert!(!seat.flags().contains(LocalFlags::ISIG), "Ctrl-C belongs to the board");
+        seat
+    }
+
+    fn flags(&self) -> LocalFlags {
+        tcgetattr(&self.terminal).unwrap().local_flags
+    }
+
+    /// Reads what the terminal shows, up to and including `text`.
+    fn read_until(&mut self, text: &str) {
+        let end = Instant::now() + Duration::from_secs(20);
+        let mut some = [0; 4096];
+        let found = loop {
+            let at = self.seen.windows(text.len()).position(|part| part == text.as_bytes());
+            if let Some(at) = at {
+                break at;
+            }
+            let left = end.saturating_duration_since(Instant::now()).as_millis();
+            let mut readable = [PollFd::new(self.person.as_fd(), PollFlags::POLLIN)];
+            let ready = poll(&mut readable, PollTimeout::try_from(left).unwrap()).unwrap();
+            let shown = String::from_utf8_lossy(&self.seen);
+            assert!(ready > 0, "`{text}` was not shown within 20 s, but:\n{shown}");
+            let length = self.person.read(&mut some).unwrap();
+            self.seen.extend_from_slice(&some[..length]);
+        };
+        self.seen.drain(..found + text.len());
+    }
+
+    fn type_keys(&mut self, keys: &[u8]) {
+        self.person.write_all(keys).unwrap();
+    }
+
+    /// Waits for the end, and holds it to what it must be.
+    fn expect_end(mut self, code: i32) {
+        assert_eq!(self.standin.wait().unwrap().code(), Some(code));
+        assert_eq!(tcgetattr(&self.terminal).unwrap(), self.before);
+        let runs = std::fs::read_dir(self.dir.path().join("runs")).unwrap();
+        let left: Vec<_> = runs.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect();
+        assert_eq!(left, Vec::<PathBuf>::new());
+        assert_eq!(processes_with(self.dir.path()), Vec::<PathBuf>::new());
+    }
+}
+
+fn pid(id: u32) -> Pid {
+    Pid::from_raw(i32::try_from(id).expect("the kernel's process ids are positive i32"))
+}
+
+/// The QEMU that uses files below `dir`.
+fn machine(dir: &Path) -> Pid {
+    let process = processes_with(&dir.join("runs")).pop().expect("a machine runs");
+    Pid::from_raw(process.file_name().unwrap().to_str().unwrap().parse().unwrap())
+}
+
+#[test]
+fn keys_reach_the_board_and_ctrl_bracket_takes_its_power() {
+    let mut seat = Seat::take();
+    seat.type_keys(b"echo one two\r");
+    seat.read_until("\none two");
+    seat.read_until("selftest# ");
+    seat.type_keys(b"\x03\r"); // Ctrl-C
+    seat.read_until("selftest# ");
+    seat.type_keys(b"\x1d"); // Ctrl-]
+    seat.read_until("[pc-seabios was switched off]");
+    seat.expect_end(0);
+}
+
+#[test]
+fn the_terminal_is_as_it_was_after_a_halt() {
+    let mut seat = Seat::take();
+    seat.type_keys(b"halt\r");
+    seat.read_until("[pc-seabios halted itself]");
+    seat.expect_end(0);
+}
+
+#[test]
+fn the_terminal_is_as_it_was_after_a_signal() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        let seat = Seat::take();
+        kill(pid(seat.standin.id()), signal).unwrap();
+        seat.expect_end(130);
+    }
+}
+
+#[test]
+fn the_terminal_is_as_it_was_after_qemu_was_killed() {
+    let mut seat = Seat::take();
+    kill(machine(seat.dir.path()), Signal::SIGKILL).unwrap();
+    seat.read_until("QEMU died");
+    seat.expect_end(3);
+}
+
+#[test]
+fn a_window_that_closes_ends_all() {
+    let Seat { dir, person, terminal, mut standin, .. } = Seat::take();
+    drop((person, terminal));
+    // What a shell, or the kernel for a session's leader, sends to whoever runs in a window that closes.
+    kill(pid(standin.id()), Signal::SIGHUP).unwrap();
+    assert_eq!(standin.wait().unwrap().code(), Some(130));
+    let runs = std::fs::read_dir(dir.path().join("runs")).unwrap();
+    assert_eq!(runs.filter(|entry| entry.as_ref().unwrap().path().is_dir()).count(), 0);
+    assert_eq!(processes_with(dir.path()), Vec::<PathBuf>::new());
+}
