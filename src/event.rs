@@ -87,8 +87,8 @@ pub enum EventKind {
     Flashed {
         /// The medium's name in the board file.
         medium: String,
-        /// SHA-256 of the written image, in hexadecimal.
-        sha256: String,
+        /// The digest of the written content, by which the cache knows it.
+        digest: String,
     },
 }
 

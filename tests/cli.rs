@@ -110,7 +110,7 @@ fn bad_input_is_usage_with_a_clear_error_and_nothing_is_started() {
             "is a folder, which cannot be flashed",
         ),
         (&["test", "smoke", "--board", "pc-seabios", "--image", &empty], "is empty"),
-        (&["test", "smoke", "--board", "pc-seabios", "--image", &packed], "is an xz file"),
+        (&["test", "smoke", "--board", "pc-seabios", "--image", &packed], "is damaged at or before byte"),
         (&["test", "smoke", "--board", "pc-seabios", "--image", &huge], "medium `disk` only 268435456"),
         (
             &["test", "smoke", "--board", "pc-seabios", "--set", "nothing=1"],

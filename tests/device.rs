@@ -2,12 +2,15 @@
 
 mod support;
 
+use std::io::Read;
+
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use standin::device::DeviceError;
 use standin::device::power::PowerState;
 use standin::device::storage::Content;
 use standin::event::{EventKind, Origin};
+use standin::io::selftest::SELFTEST_IMAGE;
 use standin::procedure;
 use support::{processes_with, seabios_pc, secs};
 
@@ -18,7 +21,7 @@ async fn the_flashed_image_runs_and_the_console_survives_a_power_cycle() {
     procedure::flash(&mut hold.device, &image).await.unwrap();
     for _ in 0..2 {
         hold.device.power_cycle(secs(10)).await.unwrap();
-        hold.wait_for(&format!("image-sha256 {}", image.sha256)).await;
+        hold.wait_for(&format!("image-sha256 {}", image.sha256().unwrap())).await;
         hold.wait_for("selftest# ").await;
     }
     let output = hold.device.console().unwrap().run("uname -m", secs(5)).await.unwrap();
@@ -98,7 +101,7 @@ async fn what_the_dut_wrote_is_there_after_a_cut_and_gone_after_a_flash() {
     for (fresh, status) in [(true, 1), (false, 0), (true, 1)] {
         if fresh {
             procedure::flash(&mut hold.device, &image).await.unwrap();
-            assert_eq!(hold.device.storage.content("disk"), Some(&Content::Flashed(image.sha256.clone())));
+            assert_eq!(hold.device.storage.content("disk"), Some(&Content::Flashed(image.digest.clone())));
         }
         hold.device.power_cycle(secs(10)).await.unwrap();
         hold.wait_for("selftest# ").await;
@@ -195,8 +198,42 @@ async fn an_image_that_does_not_fit_is_refused_and_the_old_one_stays() {
     huge.bytes = 1 << 40;
     let refused = procedure::flash(&mut hold.device, &huge).await.unwrap_err();
     assert!(matches!(refused, DeviceError::Storage(_)));
-    assert_eq!(hold.device.storage.content("disk"), Some(&Content::Flashed(image.sha256.clone())));
+    assert_eq!(hold.device.storage.content("disk"), Some(&Content::Flashed(image.digest.clone())));
     hold.device.power_on(secs(10)).await.unwrap();
-    hold.wait_for(&image.sha256).await;
+    hold.wait_for(&image.sha256().unwrap()).await;
     hold.close_and_expect_nothing_left().await;
+}
+
+/// What the DUT wrote is there for whoever reads its medium while it is off, as a boot ROM does. The card of the
+/// Raspberry Pi gets no flush: it has no cache.
+#[tokio::test]
+async fn what_the_dut_wrote_is_read_from_its_medium_after_a_cut() {
+    for (slug, medium, flush) in [("pc-seabios", "disk", "; flush"), ("raspberrypi3-64", "sd", "")] {
+        let mut hold = support::stand_in(slug).await;
+        let image = hold.selftest();
+        procedure::flash(&mut hold.device, &image).await.unwrap();
+        let lba = image.bytes / 512 + 8;
+        let read = |hold: &support::Hold| {
+            let mut bytes = vec![0; 2 << 20];
+            hold.device.storage.open(medium).unwrap().read_exact(&mut bytes).unwrap();
+            let written = usize::try_from(lba * 512).unwrap();
+            (bytes[..1 << 16].to_vec(), bytes[written..written + 64 * 512].to_vec())
+        };
+        let (begin, blank) = read(&hold);
+        assert!(SELFTEST_IMAGE.starts_with(&begin), "{slug}");
+        assert!(blank.iter().all(|byte| *byte == 0), "{slug}");
+        hold.device.power_on(secs(30)).await.unwrap();
+        hold.wait_for("selftest# ").await;
+        let console = hold.device.console().unwrap();
+        let write = console.run(&format!("write {lba} 64 kept{flush}"), secs(30)).await.unwrap();
+        assert_eq!(write.status, 0, "{slug}: {}", write.text);
+        hold.device.power_off().await.unwrap();
+        let (same, written) = read(&hold);
+        assert!(same == begin, "{slug}");
+        let empty = written.chunks(512).filter(|block| block.iter().all(|byte| *byte == 0)).count();
+        assert_eq!(empty, 0, "{slug}: blocks without what was written");
+        procedure::flash(&mut hold.device, &image).await.unwrap();
+        assert!(read(&hold).1 == blank, "{slug}");
+        hold.close_and_expect_nothing_left().await;
+    }
 }

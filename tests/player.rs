@@ -19,7 +19,7 @@ async fn boots_the_selftest(slug: &str) {
     let image = hold.selftest();
     procedure::flash(&mut hold.device, &image).await.unwrap();
     hold.device.power_on(secs(30)).await.unwrap();
-    let proof = Pattern::text(&format!("image-sha256 {}", image.sha256));
+    let proof = Pattern::text(&format!("image-sha256 {}", image.sha256().unwrap()));
     let begun = Instant::now();
     hold.device.console().unwrap().wait_for(&proof, secs(60)).await.unwrap();
     println!("{slug}: {:?}", begun.elapsed());

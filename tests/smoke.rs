@@ -25,7 +25,7 @@ async fn run_on(
         image: Some(&image),
         fail_fast: None,
         run_dir: &run_dir,
-        scratch: &run_dir,
+        images: &run_dir,
         backend: "stand-in",
         cancel,
     };

@@ -91,8 +91,10 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, CliError>
     let suites = read_suites(&args)?;
     let interrupted = interrupt::listen()?;
     let casts = interrupt::unless(&interrupted, cast(&args, context)).await?;
-    let run = run_dir(&context.place.host())?;
-    let prepared = interrupt::unless(&interrupted, prepare(&args, &suites, &casts, &run)).await;
+    let host = context.place.host();
+    let run = run_dir(&host)?;
+    let cache = host.images();
+    let prepared = interrupt::unless(&interrupted, prepare(&args, &suites, &casts, &run, &cache)).await;
     let Ok(Some(images)) = prepared else {
         run.remove().map_err(CliError::broken)?;
         return prepared.map(|_| Exit::Passed);
@@ -115,8 +117,9 @@ async fn prepare(
     suites: &[Suite],
     casts: &[Cast],
     run: &RunDir,
+    cache: &Path,
 ) -> Result<Option<Images>, CliError> {
-    let images = open_images(args, suites, casts, &run.scratch()).await?;
+    let images = open_images(args, suites, casts, cache).await?;
     if args.print_qemu_args {
         print_qemu_args(args, suites, casts, &images, run).await?;
         return Ok(None);
@@ -144,7 +147,7 @@ async fn perform(
     for cast in casts {
         let mut setting = setting_of(cast)?;
         if let Some(image) = suites.iter().find_map(|suite| images.of(args, suite)) {
-            setting.image = Some(image.into());
+            setting.image = Some(image.try_into()?);
         }
         if let Some(remark) = &cast.chosen.remark {
             say(remark);
@@ -153,7 +156,8 @@ async fn perform(
         let mut reports = Vec::new();
         for (index, suite) in suites.iter().enumerate() {
             let name = format!("{}/{}-{}", cast.board.slug, index + 1, file_name(&suite.source));
-            let hold = Hold { args, cast, run, name, image: images.of(args, suite), cancel: cancel.clone() };
+            let image = images.of(args, suite);
+            let hold = Hold { args, cast, run, name, image, cache: &images.cache, cancel: cancel.clone() };
             reports.push(hold.run(suite, &mut show).await?);
         }
         boards.push(BoardReport { setting, suites: reports });
@@ -189,6 +193,8 @@ struct Hold<'a> {
     /// Its folder in the run directory.
     name: String,
     image: Option<&'a Image>,
+    /// Where the images that its steps bring along are kept.
+    cache: &'a Path,
     cancel: Interrupted,
 }
 
@@ -202,7 +208,7 @@ impl Hold<'_> {
             image: self.image,
             fail_fast: self.args.fail_fast.then_some(true),
             run_dir: &evidence,
-            scratch: &scratch,
+            images: self.cache,
             backend: BACKEND,
             cancel: self.cancel.clone(),
         };
@@ -279,11 +285,15 @@ async fn cast(args: &Args, context: &Context) -> Result<Vec<Cast>, CliError> {
 }
 
 /// The images of a run, each opened once.
-struct Images(HashMap<PathBuf, Image>);
+struct Images {
+    opened: HashMap<PathBuf, Image>,
+    /// Where they are kept, and those that steps bring along as well.
+    cache: PathBuf,
+}
 
 impl Images {
     fn of(&self, args: &Args, suite: &Suite) -> Option<&Image> {
-        self.0.get(&image_of(args, suite)?)
+        self.opened.get(&image_of(args, suite)?)
     }
 }
 
@@ -303,7 +313,7 @@ async fn open_images(
     args: &Args,
     suites: &[Suite],
     casts: &[Cast],
-    scratch: &Path,
+    cache: &Path,
 ) -> Result<Images, CliError> {
     let mut images: HashMap<PathBuf, Image> = HashMap::new();
     for suite in suites {
@@ -320,14 +330,12 @@ async fn open_images(
             match images.get(&name) {
                 Some(image) => image.check_fits(&medium.name, medium.size.0)?,
                 None => {
-                    let folder = scratch.join(format!("image-{}", images.len()));
-                    std::fs::create_dir_all(&folder).map_err(CliError::broken)?;
-                    images.insert(name.clone(), up::open_image(&name, &folder, medium).await?);
+                    images.insert(name.clone(), up::open_image(&name, cache, medium).await?);
                 }
             }
         }
     }
-    Ok(Images(images))
+    Ok(Images { opened: images, cache: cache.to_owned() })
 }
 
 async fn print_qemu_args(

@@ -67,7 +67,7 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, CliError>
         say(remark);
     }
     let run = run_dir(&host)?;
-    let ended = hold(args, board, chosen, &run, &interrupted).await;
+    let ended = hold(args, board, chosen, &run, &host.images(), &interrupted).await;
     run.remove().map_err(CliError::broken)?;
     ended
 }
@@ -77,12 +77,12 @@ async fn hold(
     board: Arc<Board>,
     chosen: Chosen,
     run: &RunDir,
+    images: &Path,
     interrupted: &Interrupted,
 ) -> Result<Exit, CliError> {
-    let scratch = run.scratch();
-    let open = open_image(&args.image, &scratch, board.flash_medium());
+    let open = open_image(&args.image, images, board.flash_medium());
     let image = interrupt::unless(interrupted, open).await?;
-    let places = Places::create(&run.path().join("console"), &scratch).map_err(CliError::broken)?;
+    let places = Places::create(&run.path().join("console"), &run.scratch()).map_err(CliError::broken)?;
     if args.print_qemu_args {
         let print = print_qemu_args(&board, &chosen, &places, Some(&image), &args.forward);
         interrupt::unless(interrupted, print).await?;
@@ -120,15 +120,15 @@ pub(super) async fn print_qemu_args(
 }
 
 /// The image that the user named: the built-in one or a file. It fits on `medium`.
-pub(super) async fn open_image(name: &Path, scratch: &Path, medium: &Medium) -> Result<Image, CliError> {
+pub(super) async fn open_image(name: &Path, cache: &Path, medium: &Medium) -> Result<Image, CliError> {
     let (medium, capacity) = (&medium.name, medium.size.0);
     if name.as_os_str() == "selftest" {
-        let image = Image::built_in("selftest", SELFTEST_IMAGE, scratch)?;
+        let image = Image::built_in("selftest", SELFTEST_IMAGE, cache)?;
         image.check_fits(medium, capacity)?;
         return Ok(image);
     }
-    let (name, scratch, medium) = (name.to_owned(), scratch.to_owned(), medium.clone());
-    Ok(blocking(move || Image::open(&name, &scratch, &medium, capacity)).await?)
+    let (name, cache, medium) = (name.to_owned(), cache.to_owned(), medium.clone());
+    Ok(blocking(move || Image::open(&name, &cache, &medium, capacity)).await?)
 }
 
 /// Flashes, powers on, and passes bytes until somebody or something ends it.

@@ -363,14 +363,11 @@ impl Power {
     /// Reads the card as the boot ROM does, at each power-on anew.
     async fn play_boot_rom(&self, model: Model, storage: &Storage) -> Result<FirmwareFiles, PowerError> {
         let medium = &self.board.boot_order[0];
-        let card =
-            storage.path(medium).expect("check admits only boards whose boot medium exists").to_owned();
+        let mut card = storage.open(medium)?;
         let folder = self.scratch.join("boot-rom");
         let read = move || -> Result<_, PowerError> {
             fs::create_dir_all(&folder)
                 .map_err(|source| PowerError::Firmware { path: folder.clone(), source })?;
-            let mut card =
-                File::open(&card).map_err(|source| PowerError::Firmware { path: card.clone(), source })?;
             Ok(boot_rom::boot_stage(model, &mut card, &folder)?)
         };
         let stage = blocking(read).await?;
@@ -421,7 +418,7 @@ mod tests {
             firmware,
         };
         let board = Catalog::load(None).unwrap().board("generic-amd64").unwrap();
-        let storage = Storage::create(&board, dir.path()).unwrap();
+        let storage = Storage::create(&board, dir.path(), Path::new("qemu-system-x86_64")).unwrap();
         let places = (dir.path(), dir.path());
         let power = Power::new(board, player, Vec::new(), Reach::NOTHING, places, EventLog::default());
 

@@ -1,21 +1,30 @@
 //! The media of the device under test, and which image stands on each.
 //!
-//! On a stand-in each medium is a sparse file in the run's scratch, made blank at first and fresh at each
-//! flash. The run directory owns the files; nothing to close.
+//! On a stand-in each medium is a file in the run's scratch: an empty raw one at first, and after a flash a fresh
+//! layer over the image's base in the cache, which is held for as long. The run directory owns the files; nothing
+//! to close.
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use crate::board::{Board, Medium};
+use crate::deadline::Deadline;
+use crate::io::cache::Base;
 use crate::io::image::{Image, ImageError};
-use crate::sys::blocking::blocking;
+use crate::io::qcow2;
+use crate::qemu::arguments::Disk;
+use crate::qemu::layer::{self, LayerError};
 
 /// The media of one device.
 #[derive(Debug)]
 pub struct Storage {
     dir: PathBuf,
+    /// The QEMU that makes layers.
+    program: PathBuf,
     media: BTreeMap<String, PlayedMedium>,
     flashes: usize,
 }
@@ -23,6 +32,8 @@ pub struct Storage {
 #[derive(Debug)]
 struct PlayedMedium {
     path: PathBuf,
+    /// What `path` is a layer over; without it, `path` is raw.
+    base: Option<Arc<Base>>,
     capacity: u64,
     content: Content,
 }
@@ -32,7 +43,7 @@ struct PlayedMedium {
 pub enum Content {
     /// Nothing but zeros.
     Blank,
-    /// What this image, by its SHA-256, and the DUT since then have written.
+    /// What this image, by its digest, and the DUT since then have written.
     Flashed(String),
     /// A flash was cut short; it must be flashed again before power-on.
     Unknown,
@@ -50,14 +61,32 @@ pub enum StorageError {
         #[source]
         source: io::Error,
     },
-    /// The image could not be written.
+    /// The image does not fit.
     #[error("cannot flash medium `{medium}`")]
     Flash {
         /// The medium's name in the board file.
         medium: String,
         /// Why not.
         #[source]
-        source: ImageError,
+        source: Box<ImageError>,
+    },
+    /// No layer could be made over the image's base.
+    #[error("cannot flash medium `{medium}`")]
+    Layer {
+        /// The medium's name in the board file.
+        medium: String,
+        /// Why not.
+        #[source]
+        source: Box<LayerError>,
+    },
+    /// What stands on the medium cannot be read.
+    #[error("cannot read medium `{medium}`")]
+    Read {
+        /// The medium's name in the board file.
+        medium: String,
+        /// Why not.
+        #[source]
+        source: io::Error,
     },
     /// The medium holds half an image.
     #[error("medium `{medium}` was not flashed to the end, so what it holds is unknown")]
@@ -68,43 +97,42 @@ pub enum StorageError {
 }
 
 impl Storage {
-    /// Blank media for every medium of the board, as files in `dir`.
-    pub fn create(board: &Board, dir: &Path) -> Result<Self, StorageError> {
+    /// Blank media for every medium of the board, as files in `dir`; `program` is the QEMU that makes layers.
+    pub fn create(board: &Board, dir: &Path, program: &Path) -> Result<Self, StorageError> {
         let blank = |medium: &Medium| {
             let path = dir.join(format!("{}.img", medium.name));
             let capacity = medium.size.0;
             File::create(&path)
                 .and_then(|file| file.set_len(capacity))
                 .map_err(|source| StorageError::Make { medium: medium.name.clone(), source })?;
-            Ok((medium.name.clone(), PlayedMedium { path, capacity, content: Content::Blank }))
+            Ok((medium.name.clone(), PlayedMedium { path, base: None, capacity, content: Content::Blank }))
         };
         let media = board.media.iter().map(blank).collect::<Result<_, _>>()?;
-        Ok(Self { dir: dir.to_owned(), media, flashes: 0 })
+        Ok(Self { dir: dir.to_owned(), program: program.to_owned(), media, flashes: 0 })
     }
 
-    /// Writes the image to a medium, and verifies it. The power must be off: `procedure` sees to that.
+    /// Puts the image on a medium, as a fresh layer over its base; what the base holds was verified when it was
+    /// made. The power must be off: `procedure` sees to that.
     ///
     /// Failed or cancelled, it leaves the medium unknown.
     pub async fn flash(&mut self, medium: &str, image: &Image) -> Result<(), StorageError> {
         let played = self.media.get_mut(medium).expect("check admits only boards whose media exist");
-        let failed = |source| StorageError::Flash { medium: medium.to_owned(), source };
+        let failed = |source| StorageError::Flash { medium: medium.to_owned(), source: Box::new(source) };
         // Before anything is lost: an image that cannot fit leaves the old one.
         image.check_fits(medium, played.capacity).map_err(failed)?;
         played.content = Content::Unknown;
         // A new file each time: a flash that was cancelled may still be writing to the last one.
         self.flashes += 1;
-        let fresh = self.dir.join(format!("{medium}-{}.img", self.flashes));
-        let (image_written, name, path) = (image.clone(), medium.to_owned(), fresh.clone());
-        let (capacity, old) = (played.capacity, played.path.clone());
-        let write = move || {
-            image_written.write_to(&path, &name, capacity)?;
-            // If it stays, it goes with the scratch.
-            let _ = std::fs::remove_file(old);
-            Ok(())
-        };
-        blocking(write).await.map_err(failed)?;
-        played.path = fresh;
-        played.content = Content::Flashed(image.sha256.clone());
+        let fresh = self.dir.join(format!("{medium}-{}.qcow2", self.flashes));
+        let (base, capacity) = (image.base(), played.capacity);
+        fresh_layer(&self.program, &fresh, base, capacity)
+            .await
+            .map_err(|source| StorageError::Layer { medium: medium.to_owned(), source: Box::new(source) })?;
+        let old = std::mem::replace(&mut played.path, fresh);
+        // If it stays, it goes with the scratch.
+        let _ = std::fs::remove_file(old);
+        played.base = Some(base.clone());
+        played.content = Content::Flashed(image.digest.clone());
         Ok(())
     }
 
@@ -118,12 +146,60 @@ impl Storage {
         self.media.get(medium).map(|played| played.path.as_path())
     }
 
+    /// What stands on a medium of the board now, to be read while no machine runs.
+    pub fn open(&self, medium: &str) -> Result<Box<dyn ReadSeek>, StorageError> {
+        let played = self.media.get(medium).expect("check admits only boards whose media exist");
+        let failed = |source| StorageError::Read { medium: medium.to_owned(), source };
+        let file = File::open(&played.path).map_err(failed)?;
+        match &played.base {
+            None => Ok(Box::new(file)),
+            Some(base) => {
+                let base = base.file().try_clone().map_err(failed)?;
+                Ok(Box::new(qcow2::Disk::open_layer(file, base).map_err(failed)?))
+            }
+        }
+    }
+
     /// The files of all media, for a machine that is about to start; an error if one must not be used.
-    pub fn plugged_in(&self) -> Result<Vec<(String, PathBuf)>, StorageError> {
+    pub fn plugged_in(&self) -> Result<Vec<(String, Disk)>, StorageError> {
         let known = |(name, played): (&String, &PlayedMedium)| match played.content {
             Content::Unknown => Err(StorageError::Unknown { medium: name.clone() }),
-            Content::Blank | Content::Flashed(_) => Ok((name.clone(), played.path.clone())),
+            Content::Blank | Content::Flashed(_) => Ok((name.clone(), played.disk())),
         };
         self.media.iter().map(known).collect()
     }
+}
+
+impl PlayedMedium {
+    fn disk(&self) -> Disk {
+        match &self.base {
+            None => Disk::Raw(self.path.clone()),
+            Some(base) => Disk::Layer { layer: self.path.clone(), base: base.path() },
+        }
+    }
+}
+
+/// What can be read from anywhere, such as a medium.
+pub trait ReadSeek: Read + Seek + Send {}
+
+impl<T: Read + Seek + Send> ReadSeek for T {}
+
+/// How long QEMU may take to make a layer: some 50 ms where the machine is idle.
+const LAYER_GIVEN: Duration = Duration::from_secs(30);
+
+/// An empty layer. QEMU makes one for each base and capacity; it is kept beside the base and copied from then on.
+async fn fresh_layer(program: &Path, layer: &Path, base: &Base, capacity: u64) -> Result<(), LayerError> {
+    let kept = base.layer(capacity);
+    let failed = |source| LayerError::Io { path: layer.to_owned(), source };
+    if !kept.exists() {
+        layer::create(program, layer, &base.path(), capacity, Deadline::after(LAYER_GIVEN)).await?;
+        let copy =
+            tempfile::NamedTempFile::new_in(kept.parent().unwrap_or(Path::new("."))).map_err(failed)?;
+        // A layer without content is some 200 KB.
+        std::fs::copy(layer, copy.path()).map_err(failed)?;
+        copy.persist(kept).map_err(|error| failed(error.error))?;
+        return Ok(());
+    }
+    std::fs::copy(&kept, layer).map_err(failed)?;
+    Ok(())
 }

@@ -1,8 +1,10 @@
 //! Bytes, images and what lies in them. It knows no board, no QEMU and no bench.
 
+pub mod cache;
 pub mod device_tree;
 pub mod fat;
 pub mod file;
 pub mod image;
 pub mod partition;
+pub mod qcow2;
 pub mod selftest;

@@ -20,6 +20,6 @@ pub async fn flash(device: &mut Device, image: &Image) -> Result<(), DeviceError
         FlashProcedure::Sd | FlashProcedure::Flasher => device.storage.flash(medium, image).await?,
     }
     device.reset_firmware()?;
-    device.events.record(EventKind::Flashed { medium: medium.clone(), sha256: image.sha256.clone() });
+    device.events.record(EventKind::Flashed { medium: medium.clone(), digest: image.digest.clone() });
     Ok(())
 }

@@ -23,8 +23,8 @@ pub struct Launch {
     pub sandbox: bool,
     /// What runs before the operating system, as files.
     pub firmware: FirmwareFiles,
-    /// The raw image of each medium that is plugged in, by its name in the board file.
-    pub media: Vec<(String, PathBuf)>,
+    /// What plays each medium that is plugged in, by its name in the board file.
+    pub media: Vec<(String, Disk)>,
     /// How this host reaches the DUT's TCP ports.
     pub reach: Reach,
 }
@@ -43,6 +43,20 @@ pub struct Reach {
 impl Reach {
     /// No port at all.
     pub const NOTHING: Self = Self { address: Ipv4Addr::LOCALHOST, ports: Vec::new(), first_free_port: 0 };
+}
+
+/// What plays a medium.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Disk {
+    /// A raw file.
+    Raw(PathBuf),
+    /// A layer in qcow2, which takes what the DUT writes, over a raw base that is never written.
+    Layer {
+        /// The layer.
+        layer: PathBuf,
+        /// The base.
+        base: PathBuf,
+    },
 }
 
 /// What executes the guest's instructions.
@@ -113,8 +127,8 @@ pub fn arguments(board: &Board, launch: &Launch) -> Vec<String> {
     monitor(&mut args);
     serial_lines(&mut args, board);
     usb(&mut args, board);
-    for (name, path) in &launch.media {
-        medium(&mut args, board, name, path);
+    for (name, disk) in &launch.media {
+        medium(&mut args, board, name, disk);
     }
     for index in 0..board.network.len() {
         network(&mut args, board, index, &launch.reach);
@@ -233,21 +247,43 @@ fn has_pci(board: &Board) -> bool {
     MachineType::named(&board.qemu.machine).is_some_and(|machine| machine.pci)
 }
 
-fn medium(args: &mut Arguments, board: &Board, name: &str, path: &Path) {
+fn medium(args: &mut Arguments, board: &Board, name: &str, disk: &Disk) {
     let node = format!("{MEDIUM_PREFIX}{name}");
     let attachment = board.qemu.attach.get(name).expect("check admits only boards that attach every medium");
     // A flush to this host's disk would only help if the host lost power: the file ends with the run. What a
     // power cut takes from the guest is decided elsewhere.
-    let file = comma_safe(path);
-    if *attachment == Attachment::SdCard {
+    let (driver, file, backing) = match disk {
+        Disk::Raw(path) => ("raw", path, String::new()),
+        Disk::Layer { layer, base } => {
+            let base = comma_safe(base);
+            let backing = format!(
+                ",backing.driver=raw,backing.read-only=on,backing.file.driver=file,backing.file.filename={base}"
+            );
+            ("qcow2", layer, backing)
+        }
+    };
+    let file = comma_safe(file);
+    // A card has no volatile cache and its host no command to flush one. QEMU, which keeps the map of a layer in
+    // memory until a flush, must therefore write it with each block, or a power cut would take more than a card loses.
+    let card = |interface: &str| {
+        format!(
+            "if={interface},id={node},format={driver},cache.writeback=off,cache.no-flush=on,file={file}{backing}"
+        )
+    };
+    match attachment {
         // The machine makes its own card and takes the first SD drive for it; `-device` cannot reach it.
-        args.option("-drive", format!("if=sd,id={node},format=raw,cache=unsafe,file={file}"));
-        return;
-    }
-    args.option(
-        "-blockdev",
-        format!("driver=raw,node-name={node},cache.no-flush=on,discard=unmap,file.driver=file,file.filename={file}"),
-    );
+        Attachment::SdCard => {
+            args.option("-drive", card("sd"));
+            return;
+        }
+        Attachment::SdhciPci => args.option("-drive", card("none")),
+        _ => args.option(
+            "-blockdev",
+            format!(
+                "driver={driver},node-name={node},cache.no-flush=on,discard=unmap,file.driver=file,file.filename={file}{backing}"
+            ),
+        ),
+    };
     let boot = boot_index(board, name);
     match attachment {
         Attachment::SdCard => unreachable!("handled above"),

@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use super::arguments::{Accelerator, FirmwareFiles, Launch, Reach, arguments};
+use super::arguments::{Accelerator, Disk, FirmwareFiles, Launch, Reach, arguments};
 use super::binary::{Inventory, Version};
 use crate::board::Board;
 
@@ -43,7 +43,7 @@ pub fn lacks(board: &Board, inventory: &Inventory) -> Vec<Lack> {
         accelerator: Accelerator::Tcg,
         sandbox: false,
         firmware: FirmwareFiles::BuiltIn,
-        media: board.media.iter().map(|medium| (medium.name.clone(), PathBuf::new())).collect(),
+        media: board.media.iter().map(|medium| (medium.name.clone(), Disk::Raw(PathBuf::new()))).collect(),
         reach: Reach::NOTHING,
     };
     let vector = arguments(board, &launch);

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::board::{Board, word};
-use crate::io::image::Image;
+use crate::io::image::{Image, ImageError};
 use crate::suite::outcome::{Counts, SuiteReport, Verdict};
 
 /// Everything that is known of a run.
@@ -79,9 +79,11 @@ pub struct ImageFacts {
     pub bytes: u64,
 }
 
-impl From<&Image> for ImageFacts {
-    fn from(image: &Image) -> Self {
-        Self { name: image.name.clone(), sha256: image.sha256.clone(), bytes: image.bytes }
+impl TryFrom<&Image> for ImageFacts {
+    type Error = ImageError;
+
+    fn try_from(image: &Image) -> Result<Self, ImageError> {
+        Ok(Self { name: image.name.clone(), sha256: image.sha256()?, bytes: image.bytes })
     }
 }
 

@@ -143,8 +143,8 @@ pub(super) async fn exec(
     if let Ok(address) = scene.device.address() {
         environment.push(("STANDIN_ADDRESS".to_owned(), address.to_string()));
     }
-    if let Some(image) = scene.options.image {
-        environment.push(("STANDIN_IMAGE_SHA256".to_owned(), image.sha256.clone()));
+    if let Some(sha256) = scene.options.image.and_then(|image| image.sha256().ok()) {
+        environment.push(("STANDIN_IMAGE_SHA256".to_owned(), sha256));
     }
     for (dut, host) in forwards {
         environment.push((format!("STANDIN_FORWARD_{dut}"), host.to_string()));
@@ -204,10 +204,10 @@ async fn flash(scene: &mut Scene<'_>, source: &FlashSource, deadline: Deadline) 
             scene.options.image.ok_or_else(missing)?
         }
         FlashSource::File(path) => {
-            let (path, scratch) = (path.clone(), scene.options.scratch.to_owned());
+            let (path, cache) = (path.clone(), scene.options.images.to_owned());
             let medium = scene.device.board.flash_medium();
             let (medium, capacity) = (medium.name.clone(), medium.size.0);
-            let open = blocking(move || Image::open(&path, &scratch, &medium, capacity));
+            let open = blocking(move || Image::open(&path, &cache, &medium, capacity));
             opened = deadline
                 .bound(open)
                 .await
