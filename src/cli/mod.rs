@@ -4,6 +4,7 @@
 //! the exit code says whose fault it was. Environment variables are read here and nowhere else.
 
 mod boards;
+mod cache;
 pub mod doctor;
 mod error;
 mod interrupt;
@@ -51,6 +52,8 @@ enum Command {
     Test(test::Args),
     Up(up::Args),
     Doctor(doctor::Args),
+    /// List, prune and verify what flashes are made of
+    Cache(cache::Args),
 }
 
 /// Does what was asked; `Ok` holds what a script should know.
@@ -62,6 +65,7 @@ pub async fn run(cli: Cli) -> Result<Exit, CliError> {
         Command::Test(args) => test::run(args, &context).await,
         Command::Up(args) => up::run(args, &context).await,
         Command::Doctor(args) => doctor::run(args, &context).await,
+        Command::Cache(args) => cache::run(args, &context).await,
     }
 }
 

@@ -16,7 +16,7 @@ pub struct Place {
     /// QEMU's program, instead of the `qemu-system-<arch>` in PATH
     #[arg(long, value_name = "PROGRAM", env = "STANDIN_QEMU", global = true)]
     qemu: Option<PathBuf>,
-    /// Folder for what is found out once: what QEMU can do, whether KVM works
+    /// Folder for what is found out once (what QEMU can do, whether KVM works) and for images
     /// [default: standin in $XDG_CACHE_HOME or ~/.cache]
     #[arg(long, value_name = "DIR", env = "STANDIN_CACHE", global = true)]
     cache: Option<PathBuf>,

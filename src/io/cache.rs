@@ -208,12 +208,7 @@ impl Cache {
     /// Begins an insertion, and removes those that died.
     pub fn begin(&self) -> io::Result<Insertion> {
         let _gate = self.gate()?;
-        for path in self.folders(|name| name.starts_with(NEW))? {
-            match lock(&path.join(BASE), FlockArg::LockExclusiveNonblock) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {} // its owner lives
-                _ => remove(&path)?,
-            }
-        }
+        self.sweep()?;
         let dir = tempfile::Builder::new().prefix(NEW).tempdir_in(&self.dir)?;
         let lock = lock(&dir.path().join(BASE), FlockArg::LockExclusiveNonblock)?;
         Ok(Insertion { dir, lock })
@@ -321,9 +316,11 @@ impl Cache {
         Ok(entries)
     }
 
-    /// Removes bases that nobody uses until the rest takes at most `limit` bytes of the disk; returns which.
+    /// Removes what dead insertions left, then bases that nobody uses until the rest takes at most `limit` bytes of
+    /// the disk; returns which.
     pub fn prune(&self, limit: u64) -> io::Result<Vec<Entry>> {
         let _gate = self.gate()?;
+        self.sweep()?;
         let mut entries = self.list()?;
         let mut total: u64 = entries.iter().map(|entry| entry.disk_bytes).sum();
         let mut removed = Vec::new();
@@ -341,22 +338,46 @@ impl Cache {
         Ok(removed)
     }
 
-    /// Reads every base, and returns those that are not what their names say. Each is removed, unless it is in use.
+    /// Reads every base, and returns those that are not what their names say, or cannot be read. Each is removed;
+    /// one that is in use stays for those who use it, and for nobody else.
     pub fn verify(&self) -> io::Result<Vec<Entry>> {
         let mut damaged = Vec::new();
-        for entry in self.list()? {
+        for mut entry in self.list()? {
             let dir = self.dir.join(&entry.digest);
-            let Ok(file) = File::open(dir.join(BASE)) else { continue };
-            if content_digest(&file)? == entry.digest {
-                continue;
+            match File::open(dir.join(BASE)).and_then(|file| content_digest(&file)) {
+                Ok(digest) if digest == entry.digest => continue,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue, // removed meanwhile
+                _ => {}
             }
             let _gate = self.gate()?;
-            if let Ok(_held) = lock(&dir.join(BASE), FlockArg::LockExclusiveNonblock) {
+            let held = lock(&dir.join(BASE), FlockArg::LockExclusiveNonblock);
+            entry.in_use = matches!(&held, Err(error) if error.kind() == io::ErrorKind::WouldBlock);
+            if entry.in_use {
+                // Without its facts nobody begins to use it.
+                fs::remove_file(dir.join(FACTS)).or_else(|error| match error.kind() {
+                    io::ErrorKind::NotFound => Ok(()),
+                    _ => Err(error),
+                })?;
+            } else if dir.exists() {
                 remove(&dir)?;
             }
             damaged.push(entry);
         }
         Ok(damaged)
+    }
+
+    /// Removes insertions whose owners are dead. The gate is held.
+    fn sweep(&self) -> io::Result<()> {
+        for path in self.folders(|name| name.starts_with(NEW))? {
+            match lock(&path.join(BASE), FlockArg::LockExclusiveNonblock) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {} // its owner lives
+                _ => match remove(&path) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {} // its owner was faster
+                    removed => removed?,
+                },
+            }
+        }
+        Ok(())
     }
 
     /// Held by whoever gives folders their names or takes them away.
