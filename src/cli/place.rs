@@ -82,10 +82,10 @@ impl From<AcceleratorOption> for AcceleratorChoice {
 /// Who is to be the DUT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum BackendOption {
-    /// The bench if one is described and its hardware answers, else the stand-in.
+    /// The bench if there is one, else the stand-in; this version knows no bench.
     Auto,
     /// The stand-in.
     Virtual,
-    /// The real board on the bench; never anything else.
+    /// The real board on the bench, never anything else; this version knows no bench.
     Physical,
 }

@@ -143,6 +143,9 @@ async fn perform(
     cancel: Interrupted,
 ) -> Result<Exit, CliError> {
     let mut show = Show::new(args.json);
+    if args.backend == BackendOption::Auto {
+        say("stand-ins play, as there is no bench");
+    }
     let mut boards = Vec::new();
     for cast in casts {
         let mut setting = setting_of(cast)?;
