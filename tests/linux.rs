@@ -5,12 +5,9 @@
 mod support;
 
 use std::path::PathBuf;
+use std::process::Command;
 
-use standin::device::console::Pattern;
 use standin::device::power::PowerState;
-use standin::event::EventKind;
-use standin::io::image::Image;
-use standin::procedure;
 use support::secs;
 
 fn image_of(variable: &str, kind: &str) -> PathBuf {
@@ -19,47 +16,41 @@ fn image_of(variable: &str, kind: &str) -> PathBuf {
     })
 }
 
-/// Flashes the image, boots it to its shell, asks for the architecture, and has it power itself off.
-async fn boots_linux(slug: &str, image: PathBuf, arch: &str) {
-    let mut hold = support::stand_in(slug).await;
-    let board = hold.device.board.clone();
-    let medium = board.flash_medium();
-    let image = Image::open(&image, hold.dir.path(), &medium.name, medium.size.0).unwrap();
-    procedure::flash(&mut hold.device, &image).await.unwrap();
-    hold.device.power_on(secs(30)).await.unwrap();
-    let console = hold.device.console().unwrap();
-    console.wait_for(&Pattern::text(&format!("standin-linux up on {arch}")), secs(180)).await.unwrap();
-    console.log_in(board.login.as_ref().unwrap(), secs(60)).await.unwrap();
-    let uname = console.run("uname -m", secs(30)).await.unwrap();
-    assert_eq!((uname.text.trim(), uname.status), (arch, 0));
-    let failed = console.run("ls /nonexistent", secs(30)).await.unwrap();
-    assert_eq!(failed.status, 1, "{}", failed.text);
-    console.send_line("poweroff -f", secs(10)).await.unwrap();
-    let events = hold.device.events.clone();
-    if board.power.button_hold.is_some() {
-        events.wait_for(0, secs(60), |kind| matches!(kind, EventKind::Halt { .. })).await.unwrap();
-    }
-    hold.close_and_expect_nothing_left().await;
+/// Runs tests/suites/linux.toml through the command, as its user would.
+fn boots_linux(slug: &str, image: PathBuf, tests_passed: u32) {
+    let dir = tempfile::tempdir().expect("a temporary directory can be made");
+    let suite = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/suites/linux.toml");
+    let output = Command::new(env!("CARGO_BIN_EXE_standin"))
+        .args(["test", suite, "--accelerator", "tcg", "--board", slug, "--image"])
+        .arg(image)
+        .env("STANDIN_RUNS", dir.path().join("runs"))
+        .env("STANDIN_CACHE", dir.path().join("cache"))
+        .output()
+        .expect("the built program runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.contains(&format!(" {tests_passed} passed")), "{said}");
+    assert!(support::processes_with(dir.path()).is_empty());
 }
 
-#[tokio::test]
-async fn generic_amd64_boots_debian_from_usb_under_uefi() {
-    boots_linux("generic-amd64", image_of("STANDIN_LINUX_AMD64", "amd64-uefi"), "x86_64").await;
+#[test]
+fn generic_amd64_boots_debian_from_usb_under_uefi() {
+    boots_linux("generic-amd64", image_of("STANDIN_LINUX_AMD64", "amd64-uefi"), 2);
 }
 
-#[tokio::test]
-async fn generic_aarch64_boots_debian_under_uefi() {
-    boots_linux("generic-aarch64", image_of("STANDIN_LINUX_ARM64", "arm64-uefi"), "aarch64").await;
+#[test]
+fn generic_aarch64_boots_debian_under_uefi() {
+    boots_linux("generic-aarch64", image_of("STANDIN_LINUX_ARM64", "arm64-uefi"), 2);
 }
 
-#[tokio::test]
-async fn raspberrypi3_boots_debian_from_its_cards_boot_partition() {
-    boots_linux("raspberrypi3-64", image_of("STANDIN_LINUX_RPI", "raspberrypi-64"), "aarch64").await;
+#[test]
+fn raspberrypi3_boots_debian_from_its_cards_boot_partition() {
+    boots_linux("raspberrypi3-64", image_of("STANDIN_LINUX_RPI", "raspberrypi-64"), 1);
 }
 
-#[tokio::test]
-async fn raspberrypi4_boots_debian_from_its_cards_boot_partition() {
-    boots_linux("raspberrypi4-64", image_of("STANDIN_LINUX_RPI", "raspberrypi-64"), "aarch64").await;
+#[test]
+fn raspberrypi4_boots_debian_from_its_cards_boot_partition() {
+    boots_linux("raspberrypi4-64", image_of("STANDIN_LINUX_RPI", "raspberrypi-64"), 1);
 }
 
 #[tokio::test]
