@@ -5,7 +5,7 @@ mod support;
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::Output;
 
 use serde_json::Value;
 use support::processes_with;
@@ -26,14 +26,7 @@ impl Place {
     }
 
     fn standin(&self, words: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_standin"));
-        command
-            .args(words)
-            .env("STANDIN_RUNS", self.dir.path().join("runs"))
-            .env("STANDIN_CACHE", self.dir.path().join("cache"))
-            .env_remove("STANDIN_LOG")
-            .stdin(Stdio::null());
-        command.output().expect("the built program runs")
+        support::standin(self.dir.path()).args(words).output().expect("the built program runs")
     }
 
     #[track_caller]

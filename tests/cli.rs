@@ -3,7 +3,7 @@
 mod support;
 
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 
 use serde_json::Value;
 use support::processes_with;
@@ -29,13 +29,8 @@ impl Place {
     }
 
     fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_standin"));
-        command
-            .args(words)
-            .env("STANDIN_RUNS", self.dir.path().join("runs"))
-            .env("STANDIN_CACHE", self.dir.path().join("cache"))
-            .env_remove("STANDIN_LOG")
-            .stdin(Stdio::null());
+        let mut command = support::standin(self.dir.path());
+        command.args(words);
         command
     }
 

@@ -5,7 +5,6 @@
 mod support;
 
 use std::path::PathBuf;
-use std::process::Command;
 
 use standin::device::power::PowerState;
 use support::secs;
@@ -20,11 +19,9 @@ fn image_of(variable: &str, kind: &str) -> PathBuf {
 fn boots_linux(slug: &str, image: PathBuf, tests_passed: u32) {
     let dir = tempfile::tempdir().expect("a temporary directory can be made");
     let suite = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/suites/linux.toml");
-    let output = Command::new(env!("CARGO_BIN_EXE_standin"))
+    let output = support::standin(dir.path())
         .args(["test", suite, "--accelerator", "tcg", "--board", slug, "--image"])
         .arg(image)
-        .env("STANDIN_RUNS", dir.path().join("runs"))
-        .env("STANDIN_CACHE", dir.path().join("cache"))
         .output()
         .expect("the built program runs");
     let said = String::from_utf8_lossy(&output.stderr);

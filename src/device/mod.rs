@@ -199,11 +199,6 @@ impl Device {
         Ok(self.power.command_line(&self.storage).await?)
     }
 
-    /// What executes the guest's instructions, such as `tcg`.
-    pub fn accelerator(&self) -> &'static str {
-        self.power.accelerator().name()
-    }
-
     /// The serial console.
     pub fn console(&mut self) -> Result<&mut Console, NotFitted> {
         let board = &self.board.slug;

@@ -277,11 +277,6 @@ impl Power {
         Ok(command_line(&self.player.program, &self.arguments(storage).await?))
     }
 
-    /// What executes the guest's instructions.
-    pub fn accelerator(&self) -> Accelerator {
-        self.player.accelerator
-    }
-
     fn check_button(&self, action: &'static str) -> Result<Duration, PowerError> {
         let board = self.board.slug.clone();
         let Some(hold) = self.board.power.button_hold else {

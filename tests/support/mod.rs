@@ -105,3 +105,14 @@ pub fn host(dir: &Path) -> Host {
         runs: dir.join("runs"),
     }
 }
+
+/// The `standin` command with run directories and cache below `dir`, and nothing of the user's settings for them.
+pub fn standin(dir: &Path) -> std::process::Command {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_standin"));
+    command
+        .env("STANDIN_RUNS", dir.join("runs"))
+        .env("STANDIN_CACHE", dir.join("cache"))
+        .env_remove("STANDIN_LOG")
+        .stdin(std::process::Stdio::null());
+    command
+}
