@@ -335,7 +335,7 @@ fn insert(
 }
 
 /// Reads at an offset until the buffer is full or the file ends.
-pub(super) fn fill_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+pub(in crate::io) fn fill_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     struct From<'a>(&'a File, u64);
     impl Read for From<'_> {
         fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {

@@ -62,7 +62,7 @@ impl Disk {
     /// The disk, and whether it has a backing file.
     fn open(file: File, base: Option<(File, u64)>) -> io::Result<(Self, bool)> {
         let mut head = [0; HEADER_BYTES];
-        let length = super::image::fill_at(&file, &mut head, 0)?;
+        let length = crate::io::image::fill_at(&file, &mut head, 0)?;
         let long = |at: usize| u64::from_be_bytes(std::array::from_fn(|index| head[at + index]));
         let word = |at: usize| u32::from_be_bytes(std::array::from_fn(|index| head[at + index]));
         let version = word(4);
@@ -164,7 +164,7 @@ impl Disk {
         let sectors = ((entry & !PACKED & !(1 << 63)) >> sectors_at) + 1;
         let length = (sectors * 512 - offset % 512).min(2 * self.cluster_bytes + 512);
         let mut packed = vec![0; usize::try_from(length).map_err(invalid)?];
-        let read = super::image::fill_at(&self.file, &mut packed, offset)?;
+        let read = crate::io::image::fill_at(&self.file, &mut packed, offset)?;
         packed.truncate(read);
         let mut cluster = vec![0; usize::try_from(self.cluster_bytes).map_err(invalid)?];
         if self.zstd {
@@ -188,13 +188,13 @@ impl Read for Disk {
         }
         match (self.cluster(self.at)?, &self.base) {
             (Cluster::Absent, Some((base, bytes))) if self.at < *bytes => {
-                let there = super::image::fill_at(base, buffer, self.at)?;
+                let there = crate::io::image::fill_at(base, buffer, self.at)?;
                 buffer[there..].fill(0);
             }
             (Cluster::Absent | Cluster::Zeros, _) => buffer.fill(0),
             (Cluster::At(offset), _) => {
                 // QEMU does not write the rest of a last cluster whose end it has not touched.
-                let there = super::image::fill_at(&self.file, buffer, offset + in_cluster)?;
+                let there = crate::io::image::fill_at(&self.file, buffer, offset + in_cluster)?;
                 if there == 0 {
                     return Err(io::Error::new(
                         io::ErrorKind::UnexpectedEof,
