@@ -1,7 +1,9 @@
-//! Reads QEMU's qcow2 format: images that users bring, and the layers that QEMU writes over a base.
+//! QEMU's qcow2 format: images that users bring, and the layers that QEMU writes over a base.
 //!
-//! Reading only; QEMU makes and writes layers. A layer may be read while no QEMU has it open. From QEMU's
+//! Here it is read; [`write`] changes layers, too. A layer may be opened while no QEMU has it open. From QEMU's
 //! docs/interop/qcow2.txt.
+
+pub mod write;
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -135,10 +137,11 @@ impl Disk {
         usize::try_from(index).ok().and_then(|index| self.l1.get(index)).map_or(0, |entry| entry & OFFSET)
     }
 
-    fn cluster(&mut self, offset: u64) -> io::Result<Cluster> {
+    /// The entry of the cluster at `offset` of the disk; 0 if there is no table for it.
+    fn entry(&mut self, offset: u64) -> io::Result<u64> {
         let table = self.table_of(offset);
         if table == 0 {
-            return Ok(Cluster::Absent);
+            return Ok(0);
         }
         let entries = self.cluster_bytes / 8;
         if self.l2.0 != table {
@@ -146,7 +149,11 @@ impl Disk {
             self.l2 = (table, read_table(&self.file, table, length)?);
         }
         let index = usize::try_from((offset >> self.cluster_bits) % entries).map_err(invalid)?;
-        let entry = self.l2.1[index];
+        Ok(self.l2.1[index])
+    }
+
+    fn cluster(&mut self, offset: u64) -> io::Result<Cluster> {
+        let entry = self.entry(offset)?;
         Ok(match entry {
             _ if entry & PACKED != 0 => Cluster::Packed(entry),
             _ if entry & ZEROS != 0 => Cluster::Zeros,
