@@ -6,5 +6,7 @@ pub mod fat;
 pub mod file;
 pub mod image;
 pub mod partition;
+pub mod prepare;
 pub mod qcow2;
 pub mod selftest;
+pub mod staged;

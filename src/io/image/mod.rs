@@ -347,6 +347,6 @@ pub(in crate::io) fn fill_at(file: &File, buffer: &mut [u8], offset: u64) -> io:
     pass::fill(&mut From(file, offset), buffer)
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(in crate::io) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
