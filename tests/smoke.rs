@@ -22,6 +22,7 @@ async fn run_on(
     let image: Image = hold.selftest();
     let run_dir = hold.dir.path().to_owned();
     let options = Options {
+        edits: &[],
         image: Some(&image),
         fail_fast: None,
         run_dir: &run_dir,

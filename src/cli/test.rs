@@ -209,6 +209,7 @@ impl Hold<'_> {
         let mut device = self.open(suite, &places)?;
         let options = Options {
             image: self.image,
+            edits: &[],
             fail_fast: self.args.fail_fast.then_some(true),
             run_dir: &evidence,
             images: self.cache,

@@ -1,5 +1,7 @@
 //! Performs one step of a test on the device.
 
+mod medium;
+
 use std::error::Error;
 use std::path::PathBuf;
 
@@ -87,6 +89,7 @@ pub(super) async fn perform(
             Ok(scene.device.set_link(interface.as_deref(), *up, deadline).await?)
         }
         Action::Flash(source) => flash(scene, source, deadline).await,
+        Action::Medium(step) => medium::perform(scene, step, deadline).await,
         Action::Expect(text) => {
             let pattern = Pattern::text(&scene.fill(text)?);
             scene.console()?.wait_for(&pattern, deadline).await?;
@@ -171,7 +174,7 @@ pub(super) fn uname_machine(arch: Arch) -> &'static str {
 /// Whether a step does something to the DUT that can cause an event.
 fn acts(action: &Action) -> bool {
     match action {
-        Action::Power(_) | Action::Link { .. } | Action::Flash(_) => true,
+        Action::Power(_) | Action::Link { .. } | Action::Flash(_) | Action::Medium(_) => true,
         Action::Send(_) | Action::SendKeys(_) => true,
         Action::Run(_) | Action::LogIn | Action::Exec(_) => true,
         Action::Expect(_) | Action::ExpectRegex { .. } | Action::WaitEvent { .. } | Action::Assert(_) => {
@@ -198,10 +201,10 @@ async fn power(device: &mut Device, verb: PowerVerb, deadline: Deadline) -> Resu
 async fn flash(scene: &mut Scene<'_>, source: &FlashSource, deadline: Deadline) -> Result<(), StepError> {
     let late = |Elapsed { given }| StepError::Broken(format!("the flash did not end within {given:?}"));
     let opened;
-    let image = match source {
+    let (image, edits) = match source {
         FlashSource::Image => {
             let missing = || StepError::Broken("the suite flashes an image, and none was given".to_owned());
-            scene.options.image.ok_or_else(missing)?
+            (scene.options.image.ok_or_else(missing)?, scene.options.edits)
         }
         FlashSource::File(path) => {
             let (path, cache) = (path.clone(), scene.options.images.to_owned());
@@ -213,10 +216,10 @@ async fn flash(scene: &mut Scene<'_>, source: &FlashSource, deadline: Deadline) 
                 .await
                 .map_err(late)?
                 .map_err(|error| StepError::Broken(chain(&error)))?;
-            &opened
+            (&opened, &[][..])
         }
     };
-    Ok(deadline.bound(procedure::flash(scene.device, image)).await.map_err(late)??)
+    Ok(deadline.bound(procedure::flash_and_prepare(scene.device, image, edits)).await.map_err(late)??)
 }
 
 async fn run_command(scene: &mut Scene<'_>, run: &Run, deadline: Deadline) -> Result<(), StepError> {
