@@ -117,3 +117,84 @@ async fn a_change_that_was_cut_short_or_is_not_what_was_asked_for_needs_a_new_fl
     }
     hold.close_and_expect_nothing_left().await;
 }
+
+/// The end of `standin WORDS`: its exit code, what it printed and what it said.
+fn standin(dir: &Path, words: &[&str]) -> (Option<i32>, Vec<u8>, String) {
+    let output = support::standin(dir).args(words).output().expect("the built program runs");
+    (output.status.code(), output.stdout, String::from_utf8(output.stderr).unwrap())
+}
+
+#[test]
+fn whoever_is_at_fault_for_what_stands_on_a_medium_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let suite = dir.path().join("s.toml");
+    let suite_name = suite.to_str().unwrap();
+    let words = ["test", suite_name, "--board", "pc-seabios", "--accelerator", "tcg", "--image", "selftest"];
+    for (steps, exit, expected) in [
+        (
+            "{ read_file = 'standin:/new', content = 'x', save = 'it' }, { assert = { equal = ['${it}', 'x'] } }",
+            0,
+            "",
+        ),
+        ("{ read_file = 'standin:/new', content = 'y' }", 1, "`standin:/new` should say `y`, and says"),
+        (
+            "{ read_file = 'standin:/new', content_regex = '^y' }",
+            1,
+            "`standin:/new` should match regex `^y`, and says",
+        ),
+        ("{ read_file = 'standin:/none' }", 1, "cannot read `standin:/none` on medium"),
+        ("{ remove_file = 'boot:/new' }", 1, "there is no partition `boot`, but partition 1 (STANDIN)"),
+        ("{ power = 'on' }, { remove_file = 'standin:/new' }", 3, "whose power is on; it must be off"),
+        ("{ remove_file = 'standin:/new', medium = 'none' }", 3, "has no such medium"),
+        ("{ merge_json = 'standin:/new', content = '{}' }", 1, "is no JSON object"),
+    ] {
+        let text = "title = 'S'\n[[test]]\ntitle = 'T'\nsteps = [\n{ flash = 'image' },\n";
+        fs::write(&suite, format!("{text}{steps}]\n")).unwrap();
+        let (code, _, said) = standin(dir.path(), &[&words[..], &["--set-file", "STANDIN:/new=x"]].concat());
+        assert!(code == Some(exit) && said.contains(expected), "{steps}: {code:?} {said}");
+    }
+    // A mistake of the command line is told before anything starts.
+    for (edit, expected) in [
+        ("boot:/new=x", "there is no partition `boot`"),
+        ("standin:/new=@/no/such", "cannot read /no/such"),
+        ("new=x", "there is no `:/` in it"),
+    ] {
+        for words in [&words[..], &["up", "pc-seabios", "--accelerator", "tcg"]] {
+            let (code, _, said) = standin(dir.path(), &[words, &["--set-file", edit]].concat());
+            assert!(code == Some(2) && said.contains(expected), "{words:?} {edit}: {code:?} {said}");
+        }
+    }
+    assert!(support::processes_with(dir.path()).is_empty());
+}
+
+#[test]
+fn an_image_is_looked_into_whatever_it_is_packed_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("os.img.zst");
+    let mut disk = std::io::Cursor::new(standin::io::selftest::SELFTEST_IMAGE.to_vec());
+    let mut staged = standin::io::staged::Staged::new(&mut disk).unwrap();
+    let write = Edit::Write { to: Place::of_file("1:/folder/a").unwrap(), content: b"\xff\0".to_vec() };
+    standin::io::prepare::stage(&mut staged, &[write]).unwrap();
+    staged.commit().unwrap();
+    let packed = zstd::encode_all(&disk.get_ref()[..], 1).unwrap();
+    fs::write(&path, &packed).unwrap();
+    let image = path.to_str().unwrap();
+    let lines = |words: &[&str]| {
+        let (code, said, error) = standin(dir.path(), words);
+        assert_eq!(code, Some(0), "{words:?}: {error}");
+        let said = String::from_utf8(said).unwrap();
+        said.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<serde_json::Value>>()
+    };
+    let listed = lines(&["image", "partitions", image, "--json"]);
+    assert_eq!((&listed[0]["number"], &listed[0]["label"]), (&1.into(), &"STANDIN".into()));
+    assert_eq!((&listed[0]["file_system"], &listed[0]["kind"]), (&"fat12".into(), &"ef".into()));
+    assert_eq!((&listed[1]["scheme"], &listed[1]["partitions"]), (&"mbr".into(), &1.into()));
+    let folder = lines(&["image", "ls", image, "standin:/Folder", "--json"]);
+    assert_eq!(folder, [serde_json::json!({ "name": "a", "bytes": 2 })]);
+    assert_eq!(standin(dir.path(), &["image", "cat", image, "1:/FOLDER/A"]).1, b"\xff\0");
+    for (place, expected) in [("1:/b", "there is no `1:/b`"), ("2:/a", "there is no partition `2`")] {
+        let (code, printed, said) = standin(dir.path(), &["image", "cat", image, place]);
+        assert!(code == Some(2) && printed.is_empty() && said.contains(expected), "{code:?} {said}");
+    }
+    assert!(fs::read(&path).unwrap() == packed);
+}

@@ -7,10 +7,12 @@ mod boards;
 mod cache;
 pub mod doctor;
 mod error;
+mod image;
 mod interrupt;
 mod log;
 mod output;
 mod place;
+mod prepare;
 mod suites;
 mod test;
 mod up;
@@ -54,6 +56,8 @@ enum Command {
     Doctor(doctor::Args),
     /// List, prune and verify what flashes are made of
     Cache(cache::Args),
+    /// Look into an image: its partitions, and files in its boot partition
+    Image(image::Args),
 }
 
 /// Does what was asked; `Ok` holds what a script should know.
@@ -66,6 +70,7 @@ pub async fn run(cli: Cli) -> Result<Exit, CliError> {
         Command::Up(args) => up::run(args, &context).await,
         Command::Doctor(args) => doctor::run(args, &context).await,
         Command::Cache(args) => cache::run(args, &context).await,
+        Command::Image(args) => image::run(args, &context).await,
     }
 }
 
