@@ -118,6 +118,41 @@ async fn a_change_that_was_cut_short_or_is_not_what_was_asked_for_needs_a_new_fl
     hold.close_and_expect_nothing_left().await;
 }
 
+#[tokio::test]
+async fn what_the_dut_has_written_and_what_the_host_changes_stand_side_by_side() {
+    let mut hold = seabios_pc(Vec::new());
+    let image = hold.selftest();
+    let medium = hold.device.board.flash.medium.clone();
+    procedure::flash(&mut hold.device, &image).await.unwrap();
+    let place = Place::of_file("standin:/from the host/file").unwrap();
+    for round in 0..3_u64 {
+        hold.device.power_on(secs(10)).await.unwrap();
+        hold.wait_for("selftest# ").await;
+        // Right behind the image, in clusters that host and DUT share, and far away; what is not flushed may be lost.
+        let lbas = [2048 + round * 40, 70_000 + round * 100_000];
+        for command in
+            lbas.map(|lba| format!("write {lba} 33 round{round}; flush; write {} 5 lost", lba + 33))
+        {
+            let console = hold.device.console().unwrap();
+            assert_eq!(console.run(&command, secs(30)).await.unwrap().status, 0, "{command}");
+        }
+        hold.device.power_off().await.unwrap();
+        let content = vec![b'0' + round as u8; 30_000 + round as usize];
+        let edits = [Edit::Write { to: place.clone(), content: content.clone() }, Edit::Expand];
+        hold.device.prepare(None, &edits).await.unwrap();
+        check_layer(hold.device.storage.path(&medium).unwrap());
+        hold.device.power_on(secs(10)).await.unwrap();
+        hold.wait_for("selftest# ").await;
+        for command in lbas.map(|lba| format!("check {lba} 33 round{round}")) {
+            let output = hold.device.console().unwrap().run(&command, secs(30)).await.unwrap();
+            assert_eq!(output.status, 0, "{command}: {}", output.text);
+        }
+        hold.device.power_off().await.unwrap();
+        assert_eq!(hold.device.read_file(None, &place).await.unwrap(), content);
+    }
+    hold.close_and_expect_nothing_left().await;
+}
+
 /// The end of `standin WORDS`: its exit code, what it printed and what it said.
 fn standin(dir: &Path, words: &[&str]) -> (Option<i32>, Vec<u8>, String) {
     let output = support::standin(dir).args(words).output().expect("the built program runs");

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{Cursor, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -283,5 +283,38 @@ fn the_last_partition_grows_to_the_end_and_others_tools_find_no_fault() {
                 assert!(said.contains("No problems found"), "{script}: {said}");
             }
         }
+    }
+}
+
+#[test]
+fn damage_anywhere_is_an_answer_and_not_a_panic() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("disk.img");
+    for (label, bits, mib) in [("dos", "12", 1), ("gpt", "16", 9), ("dos", "32", 34)] {
+        let kind = if label == "gpt" { "uefi" } else { "c" };
+        disk(&path, mib + 2, &format!("label: {label}\nstart=1MiB, size={mib}MiB, type={kind}"));
+        format(&path, mib, bits, "BOOT");
+        apply(&path, &[write("boot:/a long name/b", &[7; 9000]), write("boot:/config.json", b"{}")]);
+        let whole = fs::read(&path).unwrap();
+        let edits = [
+            write("1:/a long name/c/d", &[8; 3000]),
+            write("1:/config.json", &[9; 3000]),
+            Edit::Remove { place: place("1:/a long name/b") },
+            Edit::Expand,
+        ];
+        let (mut state, mut done) = (1, 0);
+        for _ in 0..1000 {
+            let mut staged = Staged::new(Cursor::new(&whole[..])).unwrap();
+            for _ in 0..3 {
+                // The table, the boot sector, and what follows: the file allocation table and the root folder.
+                let (start, reach) = [(0, 2048), (MIB, 90), (MIB, 70_000)][random(&mut state, 3)];
+                staged.seek(SeekFrom::Start(start + random(&mut state, reach) as u64)).unwrap();
+                staged.write_all(&[random(&mut state, 256) as u8]).unwrap();
+            }
+            for edit in &edits {
+                done += u32::from(stage(&mut staged, std::slice::from_ref(edit)).is_ok());
+            }
+        }
+        assert!((1000..4000).contains(&done), "FAT{bits}: of 4000 edits of damaged disks {done} were done");
     }
 }

@@ -27,8 +27,8 @@ pub struct HostFault(#[source] pub io::Error);
 /// Small enough that little is read for nothing, and large enough for few calls of the kernel.
 const BLOCK_BYTES: u64 = 4096;
 
-/// What may be read in all: the largest content of a card's boot partition several times, and its tables.
-const READ_BUDGET_BYTES: u64 = 8 << 30;
+/// What may be read in all: the largest content of a card's boot partition, and generous room for tables.
+const READ_BUDGET_BYTES: u64 = 2 << 30;
 
 impl<T: Read + Seek> Staged<T> {
     /// A disk without changes, as long as it is now.
