@@ -213,6 +213,13 @@ fn a_partition_is_known_by_number_name_and_label_and_doubt_is_told() {
         let error = refused(&path, edit).to_string();
         assert!(error.starts_with(said), "{error}");
     }
+    // A name does not get to speak to terminals.
+    let mut bytes = fs::read(&path).unwrap();
+    for at in (0..bytes.len() - 8).filter(|at| &bytes[*at..at + 8] == b"FIRMWARE").collect::<Vec<_>>() {
+        bytes[at] = 0x1b;
+    }
+    fs::write(&path, bytes).unwrap();
+    assert_eq!(partitions(&mut open(&path)).unwrap().1[0].label, "\u{fffd}IRMWARE");
     File::create(&path).unwrap().set_len(MIB).unwrap();
     assert!(matches!(refused(&path, Edit::Expand), PrepareError::NoTable));
 }

@@ -49,7 +49,8 @@ pub fn list<T: Read + Seek>(disk: &mut Staged<T>, place: &Place) -> Result<Vec<E
         let mut entries = Vec::new();
         for entry in folder.iter() {
             let entry = entry?;
-            let (name, bytes) = (entry.file_name(), (!entry.is_dir()).then(|| entry.len()));
+            let (name, bytes) =
+                (listing::harmless(&entry.file_name()), (!entry.is_dir()).then(|| entry.len()));
             let is_wanted = only.is_none_or(|only| name.eq_ignore_ascii_case(only));
             if is_wanted && name != "." && name != ".." {
                 entries.push(Entry { name, bytes });

@@ -46,11 +46,18 @@ pub fn partitions<T: Read + Seek>(
     disk: &mut Staged<T>,
 ) -> Result<(partition::Scheme, Vec<Listed>), PrepareError> {
     let PartitionTable { scheme, partitions } = partition::read_table(disk)?.ok_or(PrepareError::NoTable)?;
-    let listed = partitions.into_iter().map(|partition| {
+    let listed = partitions.into_iter().map(|mut partition| {
         let (file_system, label) = file_system(disk, &partition)?;
+        partition.name = harmless(&partition.name);
+        let label = harmless(&label);
         Ok(Listed { partition, file_system, label })
     });
     Ok((scheme, listed.collect::<Result<_, PrepareError>>()?))
+}
+
+/// A name that somebody wrote on a disk, without what a terminal would obey.
+pub(super) fn harmless(name: &str) -> String {
+    name.replace(char::is_control, "\u{fffd}")
 }
 
 /// The partition of that number, or else of that name: as it is, or if there is none, whatever its case.
