@@ -7,7 +7,7 @@ mod boards;
 mod cache;
 pub mod doctor;
 mod error;
-mod image;
+mod image_content;
 mod interrupt;
 mod log;
 mod output;
@@ -57,7 +57,7 @@ enum Command {
     /// List, prune and verify what flashes are made of
     Cache(cache::Args),
     /// Look into an image: its partitions, and files in its boot partition
-    Image(image::Args),
+    Image(image_content::Args),
 }
 
 /// Does what was asked; `Ok` holds what a script should know.
@@ -70,7 +70,7 @@ pub async fn run(cli: Cli) -> Result<Exit, CliError> {
         Command::Up(args) => up::run(args, &context).await,
         Command::Doctor(args) => doctor::run(args, &context).await,
         Command::Cache(args) => cache::run(args, &context).await,
-        Command::Image(args) => image::run(args, &context).await,
+        Command::Image(args) => image_content::run(args, &context).await,
     }
 }
 
