@@ -177,7 +177,7 @@ fn disk_bytes(entries: &[Entry]) -> u64 {
 }
 
 /// Bytes as people say them, to a tenth of the unit.
-fn human(bytes: u64) -> String {
+pub(super) fn human(bytes: u64) -> String {
     const UNITS: [(&str, u64); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
     match UNITS.iter().find(|(_, factor)| bytes >= *factor) {
         None => format!("{bytes} B"),

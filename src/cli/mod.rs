@@ -7,6 +7,7 @@ mod boards;
 mod cache;
 pub mod doctor;
 mod error;
+mod flash;
 mod interrupt;
 mod log;
 mod output;
@@ -51,6 +52,7 @@ enum Command {
     Suites(suites::Args),
     Test(test::Args),
     Up(up::Args),
+    Flash(flash::Args),
     Doctor(doctor::Args),
     /// List, prune and verify what flashes are made of
     Cache(cache::Args),
@@ -64,6 +66,7 @@ pub async fn run(cli: Cli) -> Result<Exit, CliError> {
         Command::Suites(args) => suites::run(args),
         Command::Test(args) => test::run(args, &context).await,
         Command::Up(args) => up::run(args, &context).await,
+        Command::Flash(args) => flash::run(args, &context).await,
         Command::Doctor(args) => doctor::run(args, &context).await,
         Command::Cache(args) => cache::run(args, &context).await,
     }
