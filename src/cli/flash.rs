@@ -65,7 +65,7 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, CliError>
     let begun = Instant::now();
     let interrupted = interrupt::listen()?;
     refuse_same_file(&args.image, &args.to)?;
-    let host = context.place.host();
+    let host = context.place.host()?;
     let checks = Checks {
         largest: args.largest.map_or(LARGEST_BYTES, |size| size.0),
         keep: vec![host.cache.clone(), host.runs.clone()],

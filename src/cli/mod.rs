@@ -99,8 +99,8 @@ impl BoardFolder {
     /// The folder that was named, or else the user's own if there is one.
     fn path(&self) -> Option<PathBuf> {
         self.folder.clone().or_else(|| {
-            Some(place::below("XDG_CONFIG_HOME", ".config").join("standin/machines"))
-                .filter(|path| path.is_dir())
+            let folder = place::below("XDG_CONFIG_HOME", ".config")?.join("standin/machines");
+            Some(folder).filter(|path| path.is_dir())
         })
     }
 }
