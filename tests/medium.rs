@@ -250,13 +250,10 @@ impl Drop for Loop {
     }
 }
 
-/// Runs a script that may mount: what it mounts goes with it.
+/// Runs a script that may mount; the image is `$1`, and the words follow.
 fn in_own_mounts(place: &Place, script: &str, words: &[&Path]) -> Output {
-    let (standin, image) = (env!("CARGO_BIN_EXE_standin"), place.path("os.img"));
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "sh", "-euc", script, standin]).arg(&image).args(words);
-    command.env("STANDIN_CACHE", place.path("cache")).env("STANDIN_RUNS", place.path("runs"));
-    command.current_dir(place.dir.path()).output().unwrap()
+    let mut command = support::in_own_mounts(place.dir.path(), script);
+    command.arg(place.path("os.img")).args(words).output().unwrap()
 }
 
 #[test]
