@@ -119,12 +119,12 @@ steps = [
 ]
 "#;
 
-/// Its program has a child of its own, which nobody but its guard knows when standin is killed.
+/// Its program has a child of its own, in a session of its own, which nobody but its guard knows when standin is killed.
 const PROGRAM_SUITE: &str = r#"
 title = "Program"
 [[test]]
 title = "It runs a program"
-steps = [{ exec = ["sh", "-c", "tail -f $PWD/program.toml & touch ready; wait"] }]
+steps = [{ exec = ["sh", "-c", "setsid tail -f $PWD/program.toml & touch ready; wait"] }]
 "#;
 
 #[test]
