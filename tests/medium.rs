@@ -137,6 +137,8 @@ fn what_is_no_medium_or_no_good_image_is_refused_and_nothing_is_made() {
     nix::unistd::mkfifo(&place.path("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
     place.refused(&place.path("pipe"), &["--yes"], "is a pipe; expected a block device or a file");
     place.refused(&place.path("no/card"), &[], "cannot open medium");
+    std::os::unix::fs::symlink("nowhere", place.path("dangling")).unwrap();
+    place.refused(&place.path("dangling"), &["--yes"], "cannot open medium");
     place.refused(&place.path("os.img"), &["--yes"], "are the same file");
     std::os::unix::fs::symlink("os.img", place.path("link")).unwrap();
     place.refused(&place.path("link"), &["--yes"], "are the same file");

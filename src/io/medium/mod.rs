@@ -180,10 +180,12 @@ impl Refusal {
     /// Whether a person has to change what they asked for; else the host failed.
     pub fn is_users(&self) -> bool {
         let Self::Open { source, .. } = self else { return !matches!(self, Self::Users { .. }) };
-        use io::ErrorKind::{IsADirectory, NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem};
+        use io::ErrorKind::{
+            AlreadyExists, IsADirectory, NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem,
+        };
         matches!(
             source.kind(),
-            NotFound | PermissionDenied | NotADirectory | IsADirectory | ReadOnlyFilesystem
+            AlreadyExists | IsADirectory | NotADirectory | NotFound | PermissionDenied | ReadOnlyFilesystem
         )
     }
 
