@@ -49,7 +49,7 @@ struct CacheError {
 
 /// Lists the bases, or does what the subcommand says.
 pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
-    let cache = Cache::at(&context.place.host().images());
+    let cache = Cache::at(&context.place.host()?.images());
     // Reading all of them takes as long as the disk does.
     tokio::task::spawn_blocking(move || perform(&args, &cache)).await.map_err(CliError::broken)?
 }

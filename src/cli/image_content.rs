@@ -70,7 +70,7 @@ struct ReadError {
 
 /// Looks into the image.
 pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
-    let cache = context.place.host().images();
+    let cache = context.place.host()?.images();
     blocking(move || perform(args.command, &cache)).await
 }
 

@@ -7,6 +7,7 @@ mod boards;
 mod cache;
 pub mod doctor;
 mod error;
+mod flash;
 mod image_content;
 mod interrupt;
 mod log;
@@ -53,6 +54,7 @@ enum Command {
     Suites(suites::Args),
     Test(test::Args),
     Up(up::Args),
+    Flash(flash::Args),
     Doctor(doctor::Args),
     /// List, prune and verify what flashes are made of
     Cache(cache::Args),
@@ -68,6 +70,7 @@ pub async fn run(cli: Cli) -> Result<Exit, CliError> {
         Command::Suites(args) => suites::run(args),
         Command::Test(args) => test::run(args, &context).await,
         Command::Up(args) => up::run(args, &context).await,
+        Command::Flash(args) => flash::run(args, &context).await,
         Command::Doctor(args) => doctor::run(args, &context).await,
         Command::Cache(args) => cache::run(args, &context).await,
         Command::Image(args) => image_content::run(args, &context).await,
@@ -101,8 +104,8 @@ impl BoardFolder {
     /// The folder that was named, or else the user's own if there is one.
     fn path(&self) -> Option<PathBuf> {
         self.folder.clone().or_else(|| {
-            Some(place::below("XDG_CONFIG_HOME", ".config").join("standin/machines"))
-                .filter(|path| path.is_dir())
+            let folder = place::below("XDG_CONFIG_HOME", ".config")?.join("standin/machines");
+            Some(folder).filter(|path| path.is_dir())
         })
     }
 }

@@ -96,7 +96,7 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, CliError>
     let suites = read_suites(&args)?;
     let interrupted = interrupt::listen()?;
     let casts = interrupt::unless(&interrupted, cast(&args, context)).await?;
-    let host = context.place.host();
+    let host = context.place.host()?;
     let run = run_dir(&host)?;
     let cache = host.images();
     let prepared = interrupt::unless(&interrupted, prepare(&args, &suites, &casts, &run, &cache)).await;
@@ -291,7 +291,7 @@ async fn cast(args: &Args, context: &Context) -> Result<Vec<Cast>, CliError> {
     }
     let catalog = context.catalog()?;
     let boards = args.boards.iter().map(|slug| catalog.board(slug)).collect::<Result<Vec<_>, _>>()?;
-    let host = context.place.host();
+    let host = context.place.host()?;
     let mut casts = Vec::new();
     for board in boards {
         let chosen = player::choose(&board, &host, args.accelerator.into()).await?;

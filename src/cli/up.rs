@@ -64,7 +64,7 @@ const SWITCHING: Duration = Duration::from_secs(60);
 
 pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     let board = context.catalog()?.board(&args.board)?;
-    let host = context.place.host();
+    let host = context.place.host()?;
     let interrupted = interrupt::listen()?;
     let choose = async { Ok(player::choose(&board, &host, args.accelerator.into()).await?) };
     let chosen = interrupt::unless(&interrupted, choose).await?;

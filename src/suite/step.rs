@@ -14,7 +14,7 @@ use crate::device::console::{Console, ConsoleError, Pattern, quote};
 use crate::device::power::PowerState;
 use crate::device::{Device, DeviceError, Fault, NotFitted};
 use crate::event::{Event, EventKind, Origin};
-use crate::io::image::Image;
+use crate::io::image::{Image, ImageError};
 use crate::message::chain;
 use crate::procedure;
 use crate::sys::blocking::blocking;
@@ -41,9 +41,9 @@ pub(super) struct Scene<'a> {
 /// Why a step did not pass.
 #[derive(Debug)]
 pub(super) enum StepError {
-    /// The DUT did not do what was expected.
+    /// The DUT did not do what was expected, or the suite asked for what cannot be.
     Failed(String),
-    /// The lab could not do its part, or was asked for what it does not have.
+    /// The lab could not do its part.
     Broken(String),
 }
 
@@ -51,8 +51,14 @@ impl StepError {
     fn of(fault: Fault, error: &dyn Error) -> Self {
         match fault {
             Fault::Dut => Self::Failed(chain(error)),
-            Fault::Lab | Fault::User => Self::Broken(chain(error)),
+            Fault::User => Self::impossible(&chain(error)),
+            Fault::Lab => Self::Broken(chain(error)),
         }
+    }
+
+    /// The suite is wrong. The lab works, so the tests that follow have their say.
+    pub(super) fn impossible(why: &str) -> Self {
+        Self::Failed(format!("the suite asks for what cannot be: {why}"))
     }
 }
 
@@ -203,7 +209,7 @@ async fn flash(scene: &mut Scene<'_>, source: &FlashSource, deadline: Deadline) 
     let opened;
     let (image, edits) = match source {
         FlashSource::Image => {
-            let missing = || StepError::Broken("the suite flashes an image, and none was given".to_owned());
+            let missing = || StepError::impossible("no image was given to be flashed");
             (scene.options.image.ok_or_else(missing)?, scene.options.edits)
         }
         FlashSource::File(path) => {
@@ -211,11 +217,9 @@ async fn flash(scene: &mut Scene<'_>, source: &FlashSource, deadline: Deadline) 
             let medium = scene.device.board.flash_medium();
             let (medium, capacity) = (medium.name.clone(), medium.size.0);
             let open = blocking(move || Image::open(&path, &cache, &medium, capacity));
-            opened = deadline
-                .bound(open)
-                .await
-                .map_err(late)?
-                .map_err(|error| StepError::Broken(chain(&error)))?;
+            let fault = |error: &ImageError| if error.is_users() { Fault::User } else { Fault::Lab };
+            let opening = deadline.bound(open).await.map_err(late)?;
+            opened = opening.map_err(|error| StepError::of(fault(&error), &error))?;
             (&opened, &[][..])
         }
     };
@@ -344,7 +348,7 @@ impl Scene<'_> {
     }
 
     fn fill(&self, template: &Template) -> Result<String, StepError> {
-        template.fill(&self.values).map_err(|unset| StepError::Broken(unset.to_string()))
+        template.fill(&self.values).map_err(|unset| StepError::impossible(&unset.to_string()))
     }
 
     fn pattern(&self, template: &Template) -> Result<Pattern, StepError> {

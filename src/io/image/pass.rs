@@ -254,7 +254,7 @@ fn read_raw(file: &File, bytes: u64, out: &mut Out, position: &AtomicU64) -> io:
 }
 
 /// Tells the extents of data in a file of `bytes` bytes, each from its first byte to its end.
-pub(super) fn for_each_extent(
+pub(in crate::io) fn for_each_extent(
     file: &File,
     bytes: u64,
     mut tell: impl FnMut(u64, u64) -> io::Result<()>,

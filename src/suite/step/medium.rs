@@ -21,8 +21,9 @@ pub(super) async fn perform(
         }
         MediumVerb::Write(to, content) => Edit::Write { to: to.clone(), content: bytes(scene, content)? },
         MediumVerb::MergeJson(into, content) => {
-            let no_json =
-                |error| StepError::Broken(format!("what is merged into `{into}` is no JSON object: {error}"));
+            let no_json = |error| {
+                StepError::impossible(&format!("what is merged into `{into}` is no JSON object: {error}"))
+            };
             let patch = serde_json::from_slice(&bytes(scene, content)?).map_err(no_json)?;
             Edit::MergeJson { into: into.clone(), patch }
         }
@@ -37,7 +38,7 @@ fn bytes(scene: &Scene<'_>, content: &Content) -> Result<Vec<u8>, StepError> {
     match content {
         Content::Text(text) => Ok(scene.fill(text)?.into_bytes()),
         Content::File(path) => std::fs::read(path)
-            .map_err(|error| StepError::Broken(format!("cannot read {}: {error}", path.display()))),
+            .map_err(|error| StepError::impossible(&format!("cannot read {}: {error}", path.display()))),
     }
 }
 
