@@ -114,8 +114,7 @@ fn flash(dir: &Path, format: &str) -> Flashed {
 fn flash_twice(path: &Path, place: &Path) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let board = Catalog::load(None).unwrap().board("generic-amd64").unwrap();
-    let program = Path::new("qemu-system-x86_64");
-    let mut storage = Storage::create(&board, place, program).unwrap();
+    let mut storage = Storage::create(&board, place).unwrap();
     let medium = board.flash_medium();
     let mut times = Vec::new();
     for _ in 0..2 {

@@ -58,7 +58,7 @@ async fn firmware_alone(slug: &str) -> Duration {
         panic!("{slug} has no UEFI")
     };
     let image = Image::built_in("selftest", SELFTEST_IMAGE, dir.path()).unwrap();
-    let mut storage = Storage::create(&board, dir.path(), &player.program).unwrap();
+    let mut storage = Storage::create(&board, dir.path()).unwrap();
     storage.flash(&board.flash.medium, &image).await.unwrap();
     let variables = dir.path().join("variables.fd");
     std::fs::copy(template, &variables).unwrap();

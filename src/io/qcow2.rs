@@ -1,7 +1,9 @@
 //! Reads QEMU's qcow2 format: images that users bring, and the layers that QEMU writes over a base.
 //!
-//! Reading only; QEMU makes and writes layers. A layer may be read while no QEMU has it open. From QEMU's
+//! Reading only; [`empty`] makes layers and QEMU writes them. A layer may be read while no QEMU has it open. From QEMU's
 //! docs/interop/qcow2.txt.
+
+pub mod empty;
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
