@@ -1,7 +1,7 @@
 //! Images that were read once, kept raw and sparse under the digest of their content.
 //!
 //! `IMAGES/<digest>/base.img` is never written again; stand-ins run on layers over it. Beside it lie what is known
-//! of it and empty layers. `IMAGES/index/` leads from a file's quick identity to the digest, so that a known file
+//! of it. `IMAGES/index/` leads from a file's quick identity to the digest, so that a known file
 //! is not read at all. An insertion is a folder `new-*` that takes its name when it is whole; who reads or writes
 //! a base holds a lock on it, which dies with its process. Nobody has to clean up: the next insertion sweeps.
 
@@ -15,7 +15,8 @@ use std::time::{Duration, SystemTime};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
-use super::image::pass::{Passed, content_digest};
+use super::image::pass::Passed;
+use super::image::raw::content_digest;
 
 /// How much disk the bases may take together; the ones that were not used for longest go first. Enough for some
 /// fifty images of usual size, and little of a laptop's disk.
@@ -126,11 +127,6 @@ impl Base {
     /// The raw content, never to be written.
     pub fn path(&self) -> PathBuf {
         self.dir.join(BASE)
-    }
-
-    /// Where an empty layer of so many bytes over this base is kept, if somebody has made it.
-    pub fn layer(&self, capacity: u64) -> PathBuf {
-        self.dir.join(format!("layer-{capacity}.qcow2"))
     }
 
     /// The open base.

@@ -6,6 +6,7 @@
 pub mod digest;
 pub mod format;
 pub mod pass;
+pub(super) mod raw;
 
 use std::fs::{self, File, FileType};
 use std::io::{self, Read, Write};

@@ -10,13 +10,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
-use nix::errno::Errno;
-use nix::unistd::{Whence, lseek64};
 use sha2::{Digest, Sha256};
 
-use super::digest::{BLOCK_BYTES, ContentDigest, data_runs};
+use super::digest::{ContentDigest, data_runs};
 use super::format::{Format, Input, PEEK_BYTES, unpack, unzip};
 use super::hex;
+use super::raw::{self, At, became_shorter, for_each_extent};
 use crate::io::qcow2;
 
 /// What a pass is asked to do besides copying.
@@ -74,6 +73,9 @@ const WAITING: usize = 3;
 pub fn run(file: &File, format: Format, target: &File, order: Order<'_>) -> Result<Passed, PassError> {
     let Order { limit, sha256, progress } = order;
     let file_bytes = file.metadata().map_err(|source| PassError::Read(0, source))?.len();
+    if format == Format::Raw && !sha256 {
+        return copy_raw(file, file_bytes, target, limit, progress);
+    }
     let position = AtomicU64::new(0);
     let position = &position;
     let (unpacked, unpacked_here) = sync_channel::<Piece>(WAITING);
@@ -133,6 +135,24 @@ pub fn run(file: &File, format: Format, target: &File, order: Order<'_>) -> Resu
         };
         Ok(Passed { bytes, data_bytes, digest, sha256: file_sha256.zip(content_sha256) })
     })
+}
+
+/// Of a raw image, nothing but the content's digest is asked for that depends on the order.
+fn copy_raw(
+    file: &File,
+    bytes: u64,
+    target: &File,
+    limit: u64,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Passed, PassError> {
+    if bytes > limit {
+        return Err(PassError::TooLarge(Some(bytes)));
+    }
+    let content = raw::copy(file, bytes, Some(target), |behind| {
+        progress(Progress { read: behind, file: bytes, written: behind });
+    })?;
+    target.set_len(bytes).map_err(PassError::Write)?;
+    Ok(Passed { bytes, data_bytes: content.data_bytes(), digest: content.finish(bytes), sha256: None })
 }
 
 fn join<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {
@@ -248,60 +268,9 @@ fn read_raw(file: &File, bytes: u64, out: &mut Out, position: &AtomicU64) -> io:
         if out.offset == end {
             return Ok(());
         }
-        Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it became shorter while it was read"))
+        Err(became_shorter())
     })?;
     out.jump(bytes)
-}
-
-/// Tells the extents of data in a file of `bytes` bytes, each from its first byte to its end.
-pub(super) fn for_each_extent(
-    file: &File,
-    bytes: u64,
-    mut tell: impl FnMut(u64, u64) -> io::Result<()>,
-) -> io::Result<()> {
-    let seek = |offset: u64, whence| match lseek64(file, offset.cast_signed(), whence) {
-        Ok(found) => Ok(found.cast_unsigned().min(bytes)),
-        Err(Errno::ENXIO) => Ok(bytes),
-        Err(errno) => Err(io::Error::from(errno)),
-    };
-    let block = BLOCK_BYTES as u64;
-    let mut offset = 0;
-    while offset < bytes {
-        let data = match seek(offset, Whence::SeekData) {
-            Ok(data) => data,
-            // A file system that does not know holes: all is data.
-            Err(error) if error.raw_os_error() == Some(Errno::EINVAL as i32) => return tell(offset, bytes),
-            Err(error) => return Err(error),
-        };
-        if data < bytes {
-            // Blocks of the file system may be smaller than ours.
-            let start = data / block * block;
-            offset = seek(data, Whence::SeekHole)?.next_multiple_of(block).min(bytes);
-            tell(start, offset)?;
-        } else {
-            offset = bytes;
-        }
-    }
-    Ok(())
-}
-
-/// A part of a file.
-struct At<'a> {
-    file: &'a File,
-    offset: u64,
-    end: u64,
-    position: &'a AtomicU64,
-}
-
-impl Read for At<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let left = usize::try_from(self.end - self.offset).unwrap_or(usize::MAX);
-        let wanted = buffer.len().min(left);
-        let length = self.file.read_at(&mut buffer[..wanted], self.offset)?;
-        self.offset += length as u64;
-        self.position.store(self.offset, Ordering::Relaxed);
-        Ok(length)
-    }
 }
 
 /// A file that says where it is read.
@@ -507,26 +476,4 @@ fn hash_zeros(hash: &mut Sha256, mut length: u64) {
         hash.update(&ZEROS[..usize::try_from(part).expect("it is at most 64 KiB")]);
         length -= part;
     }
-}
-
-/// The digest of a raw file's content; see [`ContentDigest`].
-pub(in crate::io) fn content_digest(file: &File) -> io::Result<String> {
-    let bytes = file.metadata()?.len();
-    let mut content = ContentDigest::default();
-    let (mut buffer, mut runs) = (vec![0; PIECE_BYTES], Vec::new());
-    let position = AtomicU64::new(0);
-    for_each_extent(file, bytes, |start, end| {
-        let mut extent = At { file, offset: start, end, position: &position };
-        loop {
-            let offset = extent.offset;
-            let length = fill(&mut extent, &mut buffer)?;
-            if length == 0 {
-                return Ok(());
-            }
-            data_runs(&buffer[..length], &mut runs);
-            runs.iter()
-                .for_each(|(start, end)| content.update(offset + *start as u64, &buffer[*start..*end]));
-        }
-    })?;
-    Ok(content.finish(bytes))
 }
