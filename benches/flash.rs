@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use standin::board::catalog::Catalog;
 use standin::device::storage::Storage;
+use standin::io::cache::Cache;
 use standin::io::image::Image;
 
 const IMAGE_BYTES: u64 = 2 << 30;
@@ -119,7 +120,7 @@ fn flash_twice(path: &Path, place: &Path) {
     let mut times = Vec::new();
     for _ in 0..2 {
         let begun = Instant::now();
-        let image = Image::open(path, &place.join("cache"), &medium.name, medium.size.0).unwrap();
+        let image = Image::open(path, &Cache::at(&place.join("cache")), &medium.name, medium.size.0).unwrap();
         runtime.block_on(storage.flash(&medium.name, &image)).unwrap();
         times.push(begun.elapsed().as_micros());
     }

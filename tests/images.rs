@@ -15,7 +15,7 @@ use standin::io::image::{Expected, Image, ImageError};
 const CAPACITY: u64 = 64 << 20;
 
 fn open(path: &Path, cache: &Path) -> Result<Image, ImageError> {
-    Image::open(path, cache, "disk", CAPACITY)
+    Image::open(path, &Cache::at(cache), "disk", CAPACITY)
 }
 
 fn expect(path: &Path, cache: &Path, sha256: &str) -> Result<Image, ImageError> {

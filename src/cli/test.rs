@@ -15,6 +15,7 @@ use super::place::{AcceleratorOption, BackendOption, run_dir};
 use super::{CliError, Context, Exit, has_colours, interrupt, say, up};
 use crate::board::Board;
 use crate::device::Device;
+use crate::io::cache::Cache;
 use crate::io::image::Image;
 use crate::lab::player::{self, Chosen};
 use crate::lab::{Places, open_stand_in};
@@ -93,7 +94,7 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, CliError>
     let casts = interrupt::unless(&interrupted, cast(&args, context)).await?;
     let host = context.place.host();
     let run = run_dir(&host)?;
-    let cache = host.images();
+    let cache = context.place.images();
     let prepared = interrupt::unless(&interrupted, prepare(&args, &suites, &casts, &run, &cache)).await;
     let Ok(Some(images)) = prepared else {
         run.remove().map_err(CliError::broken)?;
@@ -117,7 +118,7 @@ async fn prepare(
     suites: &[Suite],
     casts: &[Cast],
     run: &RunDir,
-    cache: &Path,
+    cache: &Cache,
 ) -> Result<Option<Images>, CliError> {
     let images = open_images(args, suites, casts, cache).await?;
     if args.print_qemu_args {
@@ -197,7 +198,7 @@ struct Hold<'a> {
     name: String,
     image: Option<&'a Image>,
     /// Where the images that its steps bring along are kept.
-    cache: &'a Path,
+    cache: &'a Cache,
     cancel: Interrupted,
 }
 
@@ -291,7 +292,7 @@ async fn cast(args: &Args, context: &Context) -> Result<Vec<Cast>, CliError> {
 struct Images {
     opened: HashMap<PathBuf, Image>,
     /// Where they are kept, and those that steps bring along as well.
-    cache: PathBuf,
+    cache: Cache,
 }
 
 impl Images {
@@ -316,7 +317,7 @@ async fn open_images(
     args: &Args,
     suites: &[Suite],
     casts: &[Cast],
-    cache: &Path,
+    cache: &Cache,
 ) -> Result<Images, CliError> {
     let mut images: HashMap<PathBuf, Image> = HashMap::new();
     for suite in suites {
@@ -338,7 +339,7 @@ async fn open_images(
             }
         }
     }
-    Ok(Images { opened: images, cache: cache.to_owned() })
+    Ok(Images { opened: images, cache: cache.clone() })
 }
 
 async fn print_qemu_args(

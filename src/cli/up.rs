@@ -15,6 +15,7 @@ use crate::board::{Board, Medium};
 use crate::deadline::Deadline;
 use crate::device::Device;
 use crate::event::EventKind;
+use crate::io::cache::Cache;
 use crate::io::image::Image;
 use crate::io::selftest::SELFTEST_IMAGE;
 use crate::lab::player::{self, Chosen};
@@ -67,7 +68,7 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, CliError>
         say(remark);
     }
     let run = run_dir(&host)?;
-    let ended = hold(args, board, chosen, &run, &host.images(), &interrupted).await;
+    let ended = hold(args, board, chosen, &run, &context.place.images(), &interrupted).await;
     run.remove().map_err(CliError::broken)?;
     ended
 }
@@ -77,7 +78,7 @@ async fn hold(
     board: Arc<Board>,
     chosen: Chosen,
     run: &RunDir,
-    images: &Path,
+    images: &Cache,
     interrupted: &Interrupted,
 ) -> Result<Exit, CliError> {
     let open = open_image(&args.image, images, board.flash_medium());
@@ -120,14 +121,14 @@ pub(super) async fn print_qemu_args(
 }
 
 /// The image that the user named: the built-in one or a file. It fits on `medium`.
-pub(super) async fn open_image(name: &Path, cache: &Path, medium: &Medium) -> Result<Image, CliError> {
+pub(super) async fn open_image(name: &Path, cache: &Cache, medium: &Medium) -> Result<Image, CliError> {
     let (medium, capacity) = (&medium.name, medium.size.0);
     if name.as_os_str() == "selftest" {
         let image = Image::built_in("selftest", SELFTEST_IMAGE, cache)?;
         image.check_fits(medium, capacity)?;
         return Ok(image);
     }
-    let (name, cache, medium) = (name.to_owned(), cache.to_owned(), medium.clone());
+    let (name, cache, medium) = (name.to_owned(), cache.clone(), medium.clone());
     Ok(blocking(move || Image::open(&name, &cache, &medium, capacity)).await?)
 }
 

@@ -18,8 +18,8 @@ use serde::{Deserialize, Serialize};
 use super::image::pass::Passed;
 use super::image::raw::content_digest;
 
-/// How much disk the bases may take together; the ones that were not used for longest go first. Enough for some
-/// fifty images of usual size, and little of a laptop's disk.
+/// How much disk the bases may take together if nobody says otherwise. Enough for some fifty images of usual size,
+/// and little of a laptop's disk.
 pub const LIMIT_BYTES: u64 = 20 << 30;
 
 /// A file whose last change is younger is not trusted to look different after the next one: time stamps advance
@@ -170,9 +170,15 @@ impl Cache {
         Self { dir: dir.to_owned(), limit: LIMIT_BYTES }
     }
 
-    /// The same, with another limit.
+    /// The same, with another limit: after each insertion the bases that were not used for longest go, until the
+    /// rest takes at most so many bytes of the disk. One in use stays, so 0 keeps none for later.
     pub fn with_limit(self, limit: u64) -> Self {
         Self { limit, ..self }
+    }
+
+    /// How many bytes of the disk the bases may take together.
+    pub fn limit(&self) -> u64 {
+        self.limit
     }
 
     /// Its folder.

@@ -12,6 +12,7 @@ use standin::deadline::Deadline;
 use standin::device::Device;
 use standin::device::console::Pattern;
 use standin::device::power::{InstalledFirmware, Player};
+use standin::io::cache::Cache;
 use standin::io::image::Image;
 use standin::io::selftest::SELFTEST_IMAGE;
 use standin::lab::player::{AcceleratorChoice, Host, choose};
@@ -65,7 +66,7 @@ fn open(dir: &Path, board: Arc<Board>, player: Player, forwards: Vec<u16>) -> De
 
 impl Hold {
     pub fn selftest(&self) -> Image {
-        Image::built_in("selftest", SELFTEST_IMAGE, self.dir.path()).unwrap()
+        Image::built_in("selftest", SELFTEST_IMAGE, &Cache::at(self.dir.path())).unwrap()
     }
 
     pub async fn wait_for(&mut self, text: &str) {
@@ -113,6 +114,7 @@ pub fn standin(dir: &Path) -> std::process::Command {
         .env("STANDIN_RUNS", dir.join("runs"))
         .env("STANDIN_CACHE", dir.join("cache"))
         .env_remove("STANDIN_LOG")
+        .env_remove("STANDIN_CACHE_LIMIT")
         .stdin(std::process::Stdio::null());
     command
 }

@@ -159,12 +159,11 @@ impl ImageError {
 }
 
 impl Image {
-    /// Opens the image at `path`, by its content and not by its name; it is unpacked into the cache in `cache`,
-    /// unless it is known there.
-    /// It must fit on a medium of `capacity` bytes.
-    pub fn open(path: &Path, cache: &Path, medium: &str, capacity: u64) -> Result<Self, ImageError> {
+    /// Opens the image at `path`, by its content and not by its name; it is unpacked into the cache, unless it is
+    /// known there. It must fit on a medium of `capacity` bytes.
+    pub fn open(path: &Path, cache: &Cache, medium: &str, capacity: u64) -> Result<Self, ImageError> {
         let expected = Expected { medium, capacity, sha256: None, progress: &mut |_| {} };
-        Self::open_expected(path, &Cache::at(cache), expected)
+        Self::open_expected(path, cache, expected)
     }
 
     /// The same, with what is expected of it.
@@ -202,11 +201,11 @@ impl Image {
         Ok(image)
     }
 
-    /// An image that is part of standin, such as the self-test; its content goes into the cache in `cache`.
-    pub fn built_in(name: &str, content: &[u8], cache: &Path) -> Result<Self, ImageError> {
-        let kept = |source| ImageError::Write { path: cache.to_owned(), source };
-        fs::create_dir_all(cache).map_err(kept)?;
-        let mut file = tempfile::NamedTempFile::new_in(cache).map_err(kept)?;
+    /// An image that is part of standin, such as the self-test; its content goes into the cache.
+    pub fn built_in(name: &str, content: &[u8], cache: &Cache) -> Result<Self, ImageError> {
+        let kept = |source| ImageError::Write { path: cache.dir().to_owned(), source };
+        fs::create_dir_all(cache.dir()).map_err(kept)?;
+        let mut file = tempfile::NamedTempFile::new_in(cache.dir()).map_err(kept)?;
         file.write_all(content).map_err(kept)?;
         Ok(Self { name: name.to_owned(), ..Self::open(file.path(), cache, name, u64::MAX)? })
     }
