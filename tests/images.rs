@@ -4,6 +4,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::ops::ControlFlow;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Barrier;
@@ -20,7 +21,8 @@ fn open(path: &Path, cache: &Path) -> Result<Image, ImageError> {
 
 fn expect(path: &Path, cache: &Path, sha256: &str) -> Result<Image, ImageError> {
     let sha256 = Some(sha256.to_owned());
-    let expected = Expected { medium: "disk", capacity: CAPACITY, sha256, progress: &mut |_| {} };
+    let expected =
+        Expected { medium: "disk", capacity: CAPACITY, sha256, progress: &mut |_| ControlFlow::Continue(()) };
     Image::open_expected(path, &Cache::at(cache), expected)
 }
 
@@ -276,7 +278,10 @@ fn a_known_image_is_not_read_again_and_a_changed_one_is() {
     let mut told = 0;
     let mut passes = |path: &Path| {
         let before = told;
-        let progress = &mut |_| told += 1;
+        let progress = &mut |_| {
+            told += 1;
+            ControlFlow::Continue(())
+        };
         let expected = Expected { medium: "disk", capacity: CAPACITY, sha256: None, progress };
         let image = Image::open_expected(path, &Cache::at(&cache), expected).unwrap();
         (told > before, image)
@@ -311,7 +316,10 @@ fn two_who_open_the_same_new_image_unpack_it_once() {
     let work = || {
         begin.wait();
         let mut unpacked = false;
-        let progress = &mut |_| unpacked = true;
+        let progress = &mut |_| {
+            unpacked = true;
+            ControlFlow::Continue(())
+        };
         let expected = Expected { medium: "disk", capacity: CAPACITY, sha256: None, progress };
         let image = Image::open_expected(&path, &Cache::at(&cache), expected).unwrap();
         (unpacked, fs::read(image.base().path()).unwrap() == content)
@@ -433,7 +441,12 @@ fn no_mutated_image_passes_for_what_it_is_not() {
         fs::write(&path, &mutated).unwrap();
         // Those without a checksum of their whole content are checked by the digest that lies beside them.
         let sha256 = (*format == "qcow2" || round % 2 == 0).then(|| expected.clone());
-        let wanted = Expected { medium: "disk", capacity: 1 << 20, sha256, progress: &mut |_| {} };
+        let wanted = Expected {
+            medium: "disk",
+            capacity: 1 << 20,
+            sha256,
+            progress: &mut |_| ControlFlow::Continue(()),
+        };
         match Image::open_expected(&path, &cache, wanted) {
             Err(error) if error.is_users() => refused += 1,
             Err(error) => panic!("round {round}, {format}: {error:?}"),

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::Subcommand;
 use serde_json::{Value as Json, json};
 
-use super::{CliError, Context, Exit, Output, say};
+use super::{CliError, Context, Exit, Output, human, say};
 use crate::board::ByteSize;
 use crate::io::cache::{Cache, Entry};
 
@@ -174,17 +174,6 @@ fn row(entry: &Entry, cache: &Cache) -> [String; 5] {
 
 fn disk_bytes(entries: &[Entry]) -> u64 {
     entries.iter().map(|entry| entry.disk_bytes).sum()
-}
-
-/// Bytes as people say them, to a tenth of the unit.
-fn human(bytes: u64) -> String {
-    const UNITS: [(&str, u64); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
-    match UNITS.iter().find(|(_, factor)| bytes >= *factor) {
-        None => format!("{bytes} B"),
-        Some((unit, factor)) => {
-            format!("{}.{} {unit}", bytes / factor, bytes % factor * 10 / factor)
-        }
-    }
 }
 
 /// A span of time as people say it, in its largest whole unit.

@@ -7,6 +7,7 @@ mod boards;
 mod cache;
 pub mod doctor;
 mod error;
+mod image;
 mod interrupt;
 mod log;
 mod output;
@@ -22,7 +23,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub use error::{CliError, Exit};
 pub use log::Log;
-pub use output::{Output, say};
+pub use output::{Output, human, say};
 
 use crate::board::Catalog;
 

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 
 use super::interrupt::Interrupted;
 use super::place::{AcceleratorOption, BackendOption, run_dir};
-use super::{CliError, Context, Exit, has_colours, interrupt, say, up};
+use super::{CliError, Context, Exit, has_colours, image, interrupt, say, up};
 use crate::board::Board;
 use crate::device::Device;
 use crate::io::cache::Cache;
@@ -47,9 +47,11 @@ pub struct Args {
     /// The board to run on; may be given several times
     #[arg(long = "board", value_name = "SLUG", required = true)]
     boards: Vec<String>,
-    /// The image that suites flash, raw or gzip, instead of their own; `selftest` is the built-in one
+    /// The image that suites flash, raw or packed, instead of their own; `selftest` is the built-in one
     #[arg(long, value_name = "FILE")]
     image: Option<PathBuf>,
+    #[command(flatten)]
+    expectation: image::Expectation,
     /// Whether the stand-in or the real board is the DUT
     #[arg(long, value_enum, default_value = "auto")]
     backend: BackendOption,
@@ -305,13 +307,11 @@ impl Images {
 fn image_of(args: &Args, suite: &Suite) -> Option<PathBuf> {
     args.image.clone().or_else(|| {
         suite.image.as_ref().map(|choice| match choice {
-            ImageChoice::Selftest => PathBuf::from(SELFTEST),
+            ImageChoice::Selftest => PathBuf::from(image::SELFTEST),
             ImageChoice::File(path) => path.clone(),
         })
     })
 }
-
-const SELFTEST: &str = "selftest";
 
 async fn open_images(
     args: &Args,
@@ -334,7 +334,7 @@ async fn open_images(
             match images.get(&name) {
                 Some(image) => image.check_fits(&medium.name, medium.size.0)?,
                 None => {
-                    images.insert(name.clone(), up::open_image(&name, cache, medium).await?);
+                    images.insert(name.clone(), image::open(&name, &args.expectation, cache, medium).await?);
                 }
             }
         }

@@ -204,7 +204,14 @@ impl Cache {
         let locks = self.dir.join("locks");
         fs::create_dir_all(&locks)?;
         let hash = blake3::hash(format!("{}:{}", identity.device, identity.inode).as_bytes());
-        lock(&locks.join(format!("{:02x}", hash.as_bytes()[0] & 0x3f)), FlockArg::LockExclusive)
+        let path = locks.join(format!("{:02x}", hash.as_bytes()[0] & 0x3f));
+        match lock(&path, FlockArg::LockExclusiveNonblock) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                tracing::info!(image = %identity.path.display(), "waiting for another process that reads it");
+                lock(&path, FlockArg::LockExclusive)
+            }
+            claimed => claimed,
+        }
     }
 
     /// Begins an insertion, and removes those that died.

@@ -118,3 +118,32 @@ pub fn standin(dir: &Path) -> std::process::Command {
         .stdin(std::process::Stdio::null());
     command
 }
+
+/// A folder of boards whose `pc-seabios` has a disk of 8 GiB.
+pub fn large_pc(boards: &Path) {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("machines/pc-seabios.toml");
+    let text = std::fs::read_to_string(file).unwrap();
+    assert!(text.contains("size = \"256MiB\""), "{text}");
+    std::fs::create_dir_all(boards).unwrap();
+    std::fs::write(boards.join("pc-seabios.toml"), text.replace("size = \"256MiB\"", "size = \"8GiB\""))
+        .unwrap();
+}
+
+/// The self-test with so many times 16 MiB of zeros behind it, packed: a small file that takes long to read.
+pub fn large_image(zeros: usize) -> Vec<u8> {
+    [gzip(SELFTEST_IMAGE), gzip(&vec![0; 16 << 20]).repeat(zeros)].concat()
+}
+
+pub fn gzip(content: &[u8]) -> Vec<u8> {
+    let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut packer, content).unwrap();
+    packer.finish().unwrap()
+}
+
+/// Waits until the file's last change is older than what time stamps can tell apart.
+pub fn settle(path: &Path) {
+    let changed = std::fs::metadata(path).unwrap().modified().unwrap();
+    while changed.elapsed().unwrap_or_default() < Duration::from_millis(50) {
+        std::thread::yield_now();
+    }
+}

@@ -5,18 +5,23 @@
 
 pub mod digest;
 pub mod format;
+mod hint;
 pub mod pass;
+pub mod progress;
 pub(super) mod raw;
 
 use std::fs::{self, File, FileType};
 use std::io::{self, Read, Write};
+use std::ops::ControlFlow;
 use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::cache::{Base, Cache, Identity};
 use format::{Format, PEEK_BYTES};
-use pass::{Order, PassError, Progress};
+use pass::{Order, PassError};
+use progress::Observer;
 
 /// An image whose content stands in the cache, and stays there while this lives.
 #[derive(Debug, Clone)]
@@ -27,6 +32,8 @@ pub struct Image {
     pub bytes: u64,
     /// The digest of its content; see [`digest::ContentDigest`].
     pub digest: String,
+    /// How long it took to read it; `None` if its content stood in the cache already.
+    pub read_in: Option<Duration>,
     base: Arc<Base>,
 }
 
@@ -39,8 +46,8 @@ pub struct Expected<'a> {
     /// SHA-256 in hexadecimal, of the file as it is or of its content. If it is not given and a file of the
     /// same name with `.sha256` at its end lies beside the image, the one in there counts.
     pub sha256: Option<String>,
-    /// Told now and then how far it is.
-    pub progress: &'a mut dyn FnMut(Progress),
+    /// Told how far it is, and asked whether to go on.
+    pub progress: &'a mut Observer<'a>,
 }
 
 /// An image cannot be used. Nothing was written to any medium.
@@ -140,6 +147,12 @@ pub enum ImageError {
         /// The image.
         path: PathBuf,
     },
+    /// Whoever was told how far it is wanted no more.
+    #[error("image {path} was not read to its end, as nobody wants it any more")]
+    Cancelled {
+        /// The image.
+        path: PathBuf,
+    },
     /// The cache cannot be used.
     #[error("cannot keep the content of an image in {path}")]
     Write {
@@ -162,7 +175,8 @@ impl Image {
     /// Opens the image at `path`, by its content and not by its name; it is unpacked into the cache, unless it is
     /// known there. It must fit on a medium of `capacity` bytes.
     pub fn open(path: &Path, cache: &Cache, medium: &str, capacity: u64) -> Result<Self, ImageError> {
-        let expected = Expected { medium, capacity, sha256: None, progress: &mut |_| {} };
+        let expected =
+            Expected { medium, capacity, sha256: None, progress: &mut |_| ControlFlow::Continue(()) };
         Self::open_expected(path, cache, expected)
     }
 
@@ -182,12 +196,15 @@ impl Image {
             sha256.as_deref().is_none_or(answer).then_some(base)
         };
         let mut found = known(cache.find(&identity).map_err(kept)?);
+        let mut read_in = None;
         if found.is_none() {
             // Whoever else inserts the same file is waited for, and then it is known.
             let _claim = cache.claim(&identity).map_err(kept)?;
             found = known(cache.find(&identity).map_err(kept)?);
             if found.is_none() {
+                let begun = Instant::now();
                 found = Some(insert(path, &file, &identity, cache, expected, sha256.as_deref())?);
+                read_in = Some(begun.elapsed());
             }
         }
         let base = found.expect("it was found or inserted");
@@ -195,8 +212,15 @@ impl Image {
             name: path.display().to_string(),
             bytes: base.bytes,
             digest: base.digest.clone(),
+            read_in,
             base: Arc::new(base),
         };
+        match read_in {
+            Some(took) => {
+                tracing::info!(image = image.name, digest = image.digest, ?took, "read into the cache")
+            }
+            None => tracing::info!(image = image.name, digest = image.digest, "found in the cache"),
+        }
         image.check_fits(medium, capacity)?;
         Ok(image)
     }
@@ -317,6 +341,7 @@ fn insert(
             return Err(ImageError::TooLargeUnpacked { name, medium, capacity });
         }
         Err(PassError::Write(source)) => return Err(kept(source)),
+        Err(PassError::Cancelled) => return Err(ImageError::Cancelled { path }),
     };
     if passed.bytes == 0 {
         return Err(ImageError::Empty { path });

@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, Read};
+use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -15,6 +16,8 @@ use sha2::{Digest, Sha256};
 use super::digest::{ContentDigest, data_runs};
 use super::format::{Format, Input, PEEK_BYTES, unpack, unzip};
 use super::hex;
+use super::hint::content_bytes;
+use super::progress::{Observer, Progress};
 use super::raw::{self, At, became_shorter, for_each_extent};
 use crate::io::qcow2;
 
@@ -25,18 +28,7 @@ pub struct Order<'a> {
     /// Whether the SHA-256 of the file and of its content are wanted.
     pub sha256: bool,
     /// Told now and then how far it is.
-    pub progress: &'a mut dyn FnMut(Progress),
-}
-
-/// How far a pass is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Progress {
-    /// Bytes of the file that were read.
-    pub read: u64,
-    /// Bytes that the file has; for a raw image with holes, more than will be read.
-    pub file: u64,
-    /// Where the content has been written up to.
-    pub written: u64,
+    pub progress: &'a mut Observer<'a>,
 }
 
 /// What a pass has seen.
@@ -61,6 +53,8 @@ pub enum PassError {
     TooLarge(Option<u64>),
     /// The target cannot be written.
     Write(io::Error),
+    /// Whoever is told of the way wants no more.
+    Cancelled,
 }
 
 /// Large enough to make system calls and wake-ups cheap, small enough to stay in the processor's cache.
@@ -76,8 +70,7 @@ pub fn run(file: &File, format: Format, target: &File, order: Order<'_>) -> Resu
     if format == Format::Raw && !sha256 {
         return copy_raw(file, file_bytes, target, limit, progress);
     }
-    let position = AtomicU64::new(0);
-    let position = &position;
+    let (position, hint) = (&AtomicU64::new(0), &AtomicU64::new(content_bytes(file, format).unwrap_or(0)));
     let (unpacked, unpacked_here) = sync_channel::<Piece>(WAITING);
     let (digested, digested_here) = sync_channel::<Piece>(WAITING);
     let (spent, spent_here) = sync_channel::<Piece>(2 * WAITING + 3);
@@ -90,12 +83,14 @@ pub fn run(file: &File, format: Format, target: &File, order: Order<'_>) -> Resu
                 Format::Qcow2 => qcow2::Disk::open_image(file).and_then(|mut disk| {
                     let bytes = disk.size();
                     out.check(bytes)?;
+                    hint.store(bytes, Ordering::Relaxed);
                     disk.for_each_extent(|offset, reader| out.put_from(offset, reader))?;
                     out.jump(bytes)?;
                     Ok(None)
                 }),
                 Format::Zip => unzip(Positioned { file, position }, |entry, bytes| {
                     out.check(bytes)?;
+                    hint.store(bytes, Ordering::Relaxed);
                     out.put_all(entry)
                 })
                 .map(|()| None),
@@ -111,13 +106,14 @@ pub fn run(file: &File, format: Format, target: &File, order: Order<'_>) -> Resu
         });
         let digester = scope.spawn(move || digest(&unpacked_here, &digested, sha256));
         let written = write(&digested_here, &spent, target, |written| {
-            progress(Progress { read: position.load(Ordering::Relaxed), file: file_bytes, written });
+            let [read, hint] = [position, hint].map(|number| number.load(Ordering::Relaxed));
+            progress(Progress { read, file: file_bytes, written, hint: Some(hint) })
         });
         // Whoever still works upstream finds nobody to work for, and ends.
         drop((digested_here, spent));
         let (content, mut whole) = join(digester);
         let decoded = join(decoder);
-        written.map_err(PassError::Write)?;
+        written?;
         let (bytes, file_sha256) = decoded?;
         target.set_len(bytes).map_err(PassError::Write)?;
         let content_sha256 = sha256.then(|| {
@@ -143,13 +139,13 @@ fn copy_raw(
     bytes: u64,
     target: &File,
     limit: u64,
-    progress: &mut dyn FnMut(Progress),
+    progress: &mut Observer<'_>,
 ) -> Result<Passed, PassError> {
     if bytes > limit {
         return Err(PassError::TooLarge(Some(bytes)));
     }
     let content = raw::copy(file, bytes, Some(target), |behind| {
-        progress(Progress { read: behind, file: bytes, written: behind });
+        progress(Progress { read: behind, file: bytes, written: behind, hint: Some(bytes) })
     })?;
     target.set_len(bytes).map_err(PassError::Write)?;
     Ok(Passed { bytes, data_bytes: content.data_bytes(), digest: content.finish(bytes), sha256: None })
@@ -432,13 +428,16 @@ fn write(
     from: &Receiver<Piece>,
     spent: &SyncSender<Piece>,
     target: &File,
-    mut tell: impl FnMut(u64),
-) -> io::Result<()> {
+    mut tell: impl FnMut(u64) -> ControlFlow<()>,
+) -> Result<(), PassError> {
     for piece in from {
         for (start, end) in &piece.runs {
-            target.write_all_at(&piece.buffer[*start..*end], piece.offset + *start as u64)?;
+            let place = piece.offset + *start as u64;
+            target.write_all_at(&piece.buffer[*start..*end], place).map_err(PassError::Write)?;
         }
-        tell(piece.end());
+        if tell(piece.end()).is_break() {
+            return Err(PassError::Cancelled);
+        }
         // If there is no room, or nobody left, it is not needed.
         let _ = spent.try_send(piece);
     }

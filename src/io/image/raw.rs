@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread;
@@ -22,14 +23,15 @@ const PIECE_BYTES: usize = 128 << 10;
 const MOST_THREADS: usize = 4;
 
 /// Copies the data of `file`, of `bytes` bytes, to where it belongs in `target`, which is new, and digests it;
-/// without a target it only digests. `tell` is told how many bytes of the file are behind us, holes included.
+/// without a target it only digests. `tell` is told how many bytes of the file are behind us, holes included, and may
+/// end it.
 ///
 /// Failed, it leaves a target whose content is worth nothing.
 pub fn copy(
     file: &File,
     bytes: u64,
     target: Option<&File>,
-    mut tell: impl FnMut(u64),
+    mut tell: impl FnMut(u64) -> ControlFlow<()>,
 ) -> Result<ContentDigest, PassError> {
     let pieces = pieces(file, bytes).map_err(|source| PassError::Read(0, source))?;
     let segments: Vec<_> =
@@ -38,8 +40,9 @@ pub fn copy(
     let work =
         Work { file, target, segments: &segments, next: AtomicUsize::new(0), failed: AtomicBool::new(false) };
     thread::scope(|scope| {
-        let others: Vec<_> =
-            (1..threads.min(segments.len())).map(|_| scope.spawn(|| work.run(|_| {}))).collect();
+        let others: Vec<_> = (1..threads.min(segments.len()))
+            .map(|_| scope.spawn(|| work.run(|_| ControlFlow::Continue(()))))
+            .collect();
         // The segments are handed out in order, so the others are never far from where this thread is.
         let mut content = work.run(&mut tell);
         for other in others {
@@ -56,10 +59,10 @@ pub fn copy(
 /// The digest of a raw file's content; see [`ContentDigest`].
 pub fn content_digest(file: &File) -> io::Result<String> {
     let bytes = file.metadata()?.len();
-    match copy(file, bytes, None, |_| {}) {
+    match copy(file, bytes, None, |_| ControlFlow::Continue(())) {
         Ok(content) => Ok(content.finish(bytes)),
         Err(PassError::Read(_, source) | PassError::Write(source)) => Err(source),
-        Err(PassError::TooLarge(_)) => unreachable!("a copy has no limit"),
+        Err(PassError::TooLarge(_) | PassError::Cancelled) => unreachable!("nothing limits or cancels it"),
     }
 }
 
@@ -73,16 +76,19 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    fn run(&self, mut tell: impl FnMut(u64)) -> Result<ContentDigest, PassError> {
+    fn run(&self, mut tell: impl FnMut(u64) -> ControlFlow<()>) -> Result<ContentDigest, PassError> {
         let mut content = ContentDigest::default();
         let (mut buffer, mut runs) = (vec![0; PIECE_BYTES], Vec::new());
         while !self.failed.load(Ordering::Relaxed)
             && let Some(segment) = self.segments.get(self.next.fetch_add(1, Ordering::Relaxed))
         {
             for (start, end) in *segment {
-                let done = self.copy(*start, *end, &mut content, &mut buffer, &mut runs);
+                let copied = self.copy(*start, *end, &mut content, &mut buffer, &mut runs);
+                let done = copied.and_then(|()| match tell(*end) {
+                    ControlFlow::Continue(()) => Ok(()),
+                    ControlFlow::Break(()) => Err(PassError::Cancelled),
+                });
                 done.inspect_err(|_| self.failed.store(true, Ordering::Relaxed))?;
-                tell(*end);
             }
         }
         Ok(content)
