@@ -21,8 +21,13 @@ fn open(path: &Path, cache: &Path) -> Result<Image, ImageError> {
 
 fn expect(path: &Path, cache: &Path, sha256: &str) -> Result<Image, ImageError> {
     let sha256 = Some(sha256.to_owned());
-    let expected =
-        Expected { medium: "disk", capacity: CAPACITY, sha256, progress: &mut |_| ControlFlow::Continue(()) };
+    let expected = Expected {
+        medium: "disk",
+        capacity: CAPACITY,
+        sha256,
+        bmap: None,
+        progress: &mut |_| ControlFlow::Continue(()),
+    };
     Image::open_expected(path, &Cache::at(cache), expected)
 }
 
@@ -282,7 +287,7 @@ fn a_known_image_is_not_read_again_and_a_changed_one_is() {
             told += 1;
             ControlFlow::Continue(())
         };
-        let expected = Expected { medium: "disk", capacity: CAPACITY, sha256: None, progress };
+        let expected = Expected { medium: "disk", capacity: CAPACITY, sha256: None, bmap: None, progress };
         let image = Image::open_expected(path, &Cache::at(&cache), expected).unwrap();
         (told > before, image)
     };
@@ -320,7 +325,7 @@ fn two_who_open_the_same_new_image_unpack_it_once() {
             unpacked = true;
             ControlFlow::Continue(())
         };
-        let expected = Expected { medium: "disk", capacity: CAPACITY, sha256: None, progress };
+        let expected = Expected { medium: "disk", capacity: CAPACITY, sha256: None, bmap: None, progress };
         let image = Image::open_expected(&path, &Cache::at(&cache), expected).unwrap();
         (unpacked, fs::read(image.base().path()).unwrap() == content)
     };
@@ -445,6 +450,7 @@ fn no_mutated_image_passes_for_what_it_is_not() {
             medium: "disk",
             capacity: 1 << 20,
             sha256,
+            bmap: None,
             progress: &mut |_| ControlFlow::Continue(()),
         };
         match Image::open_expected(&path, &cache, wanted) {

@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -22,6 +22,10 @@ pub struct Expectation {
     /// SHA-256 that the image must have, as a file or unpacked [default: what IMAGE.sha256 says, if it is there]
     #[arg(long, value_name = "HEX", requires = "image")]
     sha256: Option<String>,
+    /// Block map of the image: only its blocks are flashed, and checked [default: IMAGE.bmap, or for `os.img.gz`
+    /// also `os.img.bmap`, if it is there]
+    #[arg(long, value_name = "FILE", requires = "image")]
+    bmap: Option<PathBuf>,
 }
 
 /// The name of the built-in image.
@@ -36,10 +40,12 @@ pub async fn open(
     cache: &Cache,
     medium: &Medium,
 ) -> Result<Image, CliError> {
-    let Expectation { sha256 } = expectation.clone();
+    let Expectation { sha256, bmap } = expectation.clone();
     if name.as_os_str() == SELFTEST {
-        if sha256.is_some() {
-            let error = CliError::usage("`--sha256` is for image files, and `selftest` is part of standin");
+        if sha256.is_some() || bmap.is_some() {
+            let option = if sha256.is_some() { "--sha256" } else { "--bmap" };
+            let words = format!("`{option}` is for image files, and `selftest` is part of standin");
+            let error = CliError::usage(words);
             return Err(error.hint("`./selftest` names a file"));
         }
         let image = Image::built_in(SELFTEST, SELFTEST_IMAGE, cache)?;
@@ -59,7 +65,11 @@ pub async fn open(
             ControlFlow::Continue(())
         };
         let (capacity, medium) = (medium.size.0, medium.name.as_str());
-        Image::open_expected(&path, &cache, Expected { medium, capacity, sha256, progress: &mut progress })
+        Image::open_expected(
+            &path,
+            &cache,
+            Expected { medium, capacity, sha256, bmap, progress: &mut progress },
+        )
     });
     Ok(opened.await?)
 }

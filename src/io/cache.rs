@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
+use super::image::bmap::Bmap;
 use super::image::pass::Passed;
 use super::image::raw::content_digest;
 
@@ -91,6 +92,9 @@ pub struct Identity {
     bytes: u64,
     modified: (i64, i64),
     changed: (i64, i64),
+    /// The digest of the block map that was applied.
+    #[serde(default)]
+    bmap: Option<String>,
 }
 
 /// A line of the index.
@@ -112,7 +116,13 @@ impl Identity {
             bytes: about.size(),
             modified: (about.mtime(), about.mtime_nsec()),
             changed: (about.ctime(), about.ctime_nsec()),
+            bmap: None,
         })
+    }
+
+    /// The identity of the same file when it is read by a block map, or by none.
+    pub fn with_bmap(self, bmap: Option<&Bmap>) -> Self {
+        Self { bmap: bmap.map(|bmap| bmap.digest.clone()), ..self }
     }
 
     /// Whether any later change of the file would show.
@@ -257,7 +267,9 @@ impl Cache {
                 }
             }
         };
-        if let Some((_, content)) = &passed.sha256 {
+        if let Some((_, content)) = &passed.sha256
+            && !passed.cleared
+        {
             base.remember_sha256(content)?;
         }
         if identity.is_settled() {

@@ -3,7 +3,9 @@
 //! What it is packed in is told by its content ([`format`]). One pass ([`pass`]) unpacks, checks and digests it and
 //! writes it to a base of the [`Cache`]. Every function here blocks; callers use `spawn_blocking`.
 
+pub mod bmap;
 pub mod digest;
+mod error;
 pub mod format;
 mod hint;
 pub mod pass;
@@ -19,6 +21,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::cache::{Base, Cache, Identity};
+use bmap::Bmap;
+pub use error::ImageError;
 use format::{Format, PEEK_BYTES};
 use pass::{Order, PassError};
 use progress::Observer;
@@ -46,137 +50,23 @@ pub struct Expected<'a> {
     /// SHA-256 in hexadecimal, of the file as it is or of its content. If it is not given and a file of the
     /// same name with `.sha256` at its end lies beside the image, the one in there counts.
     pub sha256: Option<String>,
+    /// Its block map. If it is not given and one lies beside the image, that one counts; see [`Bmap::find`].
+    pub bmap: Option<PathBuf>,
     /// Told how far it is, and asked whether to go on.
     pub progress: &'a mut Observer<'a>,
-}
-
-/// An image cannot be used. Nothing was written to any medium.
-#[derive(Debug, thiserror::Error)]
-pub enum ImageError {
-    /// It cannot be opened or read.
-    #[error("cannot read image {path}")]
-    Read {
-        /// The image.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
-    /// It is damaged, or what it is packed in is.
-    #[error("image {path} is damaged at or before byte {offset}")]
-    Damaged {
-        /// The image.
-        path: PathBuf,
-        /// How far it had been read, in bytes of the file.
-        offset: u64,
-        /// What was wrong there.
-        #[source]
-        source: io::Error,
-    },
-    /// It has no bytes.
-    #[error("image {path} is empty")]
-    Empty {
-        /// The image.
-        path: PathBuf,
-    },
-    /// It is not a file that can be read again.
-    #[error("image {path} is {kind}, which cannot be flashed; a file with its bytes can")]
-    NoFile {
-        /// The image.
-        path: PathBuf,
-        /// What it is.
-        kind: &'static str,
-    },
-    /// It is packed in a way that we cannot unpack; written as it is, it would boot nothing.
-    #[error(
-        "image {path} is {format}, which cannot be flashed; raw, gzip, xz, zstd, bzip2, lz4, zip and qcow2 can"
-    )]
-    Format {
-        /// The image.
-        path: PathBuf,
-        /// What it is.
-        format: &'static str,
-    },
-    /// It does not fit.
-    #[error("image {name} has {bytes} bytes, and medium `{medium}` only {capacity}")]
-    TooLarge {
-        /// What the user called the image.
-        name: String,
-        /// Its size.
-        bytes: u64,
-        /// The medium's name in the board file.
-        medium: String,
-        /// The medium's size in bytes.
-        capacity: u64,
-    },
-    /// It does not fit, and nobody knows how large it is: unpacking ended where the medium does.
-    #[error("image {name} has more bytes, unpacked, than the {capacity} of medium `{medium}`")]
-    TooLargeUnpacked {
-        /// What the user called the image.
-        name: String,
-        /// The medium's name in the board file.
-        medium: String,
-        /// The medium's size in bytes.
-        capacity: u64,
-    },
-    /// Somebody expected something else.
-    #[error(
-        "image {path} has SHA-256 {found}, and its content {content}; neither is the expected {expected}"
-    )]
-    Unexpected {
-        /// The image.
-        path: PathBuf,
-        /// Of the file.
-        found: String,
-        /// Of what it unpacks to.
-        content: String,
-        /// What was asked for.
-        expected: String,
-    },
-    /// What is expected is no SHA-256.
-    #[error("`{text}`, expected of image {path}, is no SHA-256: 64 hexadecimal digits")]
-    NoSha256 {
-        /// The image.
-        path: PathBuf,
-        /// What was given.
-        text: String,
-    },
-    /// Somebody wrote to it while we read it.
-    #[error("image {path} was changed while it was read")]
-    Changed {
-        /// The image.
-        path: PathBuf,
-    },
-    /// Whoever was told how far it is wanted no more.
-    #[error("image {path} was not read to its end, as nobody wants it any more")]
-    Cancelled {
-        /// The image.
-        path: PathBuf,
-    },
-    /// The cache cannot be used.
-    #[error("cannot keep the content of an image in {path}")]
-    Write {
-        /// The cache.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
-}
-
-impl ImageError {
-    /// Whether a person has to change what they asked for; else the host failed.
-    pub fn is_users(&self) -> bool {
-        !matches!(self, Self::Write { .. })
-    }
 }
 
 impl Image {
     /// Opens the image at `path`, by its content and not by its name; it is unpacked into the cache, unless it is
     /// known there. It must fit on a medium of `capacity` bytes.
     pub fn open(path: &Path, cache: &Cache, medium: &str, capacity: u64) -> Result<Self, ImageError> {
-        let expected =
-            Expected { medium, capacity, sha256: None, progress: &mut |_| ControlFlow::Continue(()) };
+        let expected = Expected {
+            medium,
+            capacity,
+            sha256: None,
+            bmap: None,
+            progress: &mut |_| ControlFlow::Continue(()),
+        };
         Self::open_expected(path, cache, expected)
     }
 
@@ -187,7 +77,9 @@ impl Image {
         let Expected { medium, capacity, .. } = expected;
         let sha256 = expected_sha256(path, expected.sha256.as_deref())?;
         let file = open_file(path)?;
-        let identity = Identity::of(path, &file).map_err(read)?;
+        let bmap = Bmap::find(path, expected.bmap.as_deref())
+            .map_err(|(path, source)| ImageError::Bmap { path, source })?;
+        let identity = Identity::of(path, &file).map_err(read)?.with_bmap(bmap.as_ref());
         let known = |found: Option<(Base, Option<String>)>| {
             let (base, file_sha256) = found?;
             let answer = |wanted: &str| {
@@ -203,7 +95,8 @@ impl Image {
             found = known(cache.find(&identity).map_err(kept)?);
             if found.is_none() {
                 let begun = Instant::now();
-                found = Some(insert(path, &file, &identity, cache, expected, sha256.as_deref())?);
+                found =
+                    Some(insert(path, &file, &identity, cache, expected, sha256.as_deref(), bmap.as_ref())?);
                 read_in = Some(begun.elapsed());
             }
         }
@@ -316,6 +209,7 @@ fn insert(
     cache: &Cache,
     expected: Expected<'_>,
     sha256: Option<&str>,
+    bmap: Option<&Bmap>,
 ) -> Result<Base, ImageError> {
     let path = path.to_owned();
     let kept = |source| ImageError::Write { path: cache.dir().to_owned(), source };
@@ -326,7 +220,7 @@ fn insert(
         Format::of(&head[..length]).map_err(|format| ImageError::Format { path: path.clone(), format })?;
     let insertion = cache.begin().map_err(kept)?;
     let Expected { medium, capacity, progress, .. } = expected;
-    let order = Order { limit: capacity, sha256: sha256.is_some(), progress };
+    let order = Order { limit: capacity, sha256: sha256.is_some(), bmap, progress };
     let (name, medium) = (path.display().to_string(), medium.to_owned());
     let passed = match pass::run(file, format, insertion.file(), order) {
         Ok(passed) => passed,
@@ -341,12 +235,16 @@ fn insert(
             return Err(ImageError::TooLargeUnpacked { name, medium, capacity });
         }
         Err(PassError::Write(source)) => return Err(kept(source)),
+        Err(PassError::Mapped(map, source)) => return Err(ImageError::Mapped { path, map, source }),
+        Err(PassError::MappedLength { map, found, expected }) => {
+            return Err(ImageError::MappedLength { path, map, found, expected });
+        }
         Err(PassError::Cancelled) => return Err(ImageError::Cancelled { path }),
     };
     if passed.bytes == 0 {
         return Err(ImageError::Empty { path });
     }
-    if Identity::of(&path, file).map_err(read)? != *identity {
+    if Identity::of(&path, file).map_err(read)?.with_bmap(bmap) != *identity {
         return Err(ImageError::Changed { path });
     }
     if let (Some(expected), Some((found, content))) = (sha256, &passed.sha256)

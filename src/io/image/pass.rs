@@ -7,12 +7,14 @@ use std::fs::File;
 use std::io::{self, BufRead, Read};
 use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
 use sha2::{Digest, Sha256};
 
+use super::bmap::{Bmap, Check, Mismatch};
 use super::digest::{ContentDigest, data_runs};
 use super::format::{Format, Input, PEEK_BYTES, unpack, unzip};
 use super::hex;
@@ -27,6 +29,8 @@ pub struct Order<'a> {
     pub limit: u64,
     /// Whether the SHA-256 of the file and of its content are wanted.
     pub sha256: bool,
+    /// What the content is held to; blocks that it leaves out become zeros.
+    pub bmap: Option<&'a Bmap>,
     /// Told now and then how far it is.
     pub progress: &'a mut Observer<'a>,
 }
@@ -40,8 +44,10 @@ pub struct Passed {
     pub data_bytes: u64,
     /// The content's digest; see [`ContentDigest`].
     pub digest: String,
-    /// SHA-256 of the file as it is, and of its content, if they were wanted.
+    /// SHA-256 of the file as it is, and of what it unpacks to, if they were wanted.
     pub sha256: Option<(String, String)>,
+    /// Whether there was anything in the blocks that the block map leaves out.
+    pub cleared: bool,
 }
 
 /// Why a pass ended early.
@@ -53,6 +59,17 @@ pub enum PassError {
     TooLarge(Option<u64>),
     /// The target cannot be written.
     Write(io::Error),
+    /// The content is not what this block map says.
+    Mapped(PathBuf, Mismatch),
+    /// The content is not as long as this block map says.
+    MappedLength {
+        /// The map.
+        map: PathBuf,
+        /// How long it is.
+        found: u64,
+        /// How long it should be.
+        expected: u64,
+    },
     /// Whoever is told of the way wants no more.
     Cancelled,
 }
@@ -65,9 +82,9 @@ const WAITING: usize = 3;
 
 /// Reads `file` once and writes its content to `target`, which is new; zeros become holes.
 pub fn run(file: &File, format: Format, target: &File, order: Order<'_>) -> Result<Passed, PassError> {
-    let Order { limit, sha256, progress } = order;
+    let Order { limit, sha256, bmap, progress } = order;
     let file_bytes = file.metadata().map_err(|source| PassError::Read(0, source))?.len();
-    if format == Format::Raw && !sha256 {
+    if format == Format::Raw && !sha256 && bmap.is_none() {
         return copy_raw(file, file_bytes, target, limit, progress);
     }
     let (position, hint) = (&AtomicU64::new(0), &AtomicU64::new(content_bytes(file, format).unwrap_or(0)));
@@ -104,22 +121,31 @@ pub fn run(file: &File, format: Format, target: &File, order: Order<'_>) -> Resu
                 }),
             }
         });
-        let digester = scope.spawn(move || digest(&unpacked_here, &digested, sha256));
+        let digester = scope.spawn(move || digest(&unpacked_here, &digested, sha256, bmap));
         let written = write(&digested_here, &spent, target, |written| {
             let [read, hint] = [position, hint].map(|number| number.load(Ordering::Relaxed));
             progress(Progress { read, file: file_bytes, written, hint: Some(hint) })
         });
         // Whoever still works upstream finds nobody to work for, and ends.
         drop((digested_here, spent));
-        let (content, mut whole) = join(digester);
+        let digested = join(digester);
         let decoded = join(decoder);
         written?;
+        let mapped =
+            |source| PassError::Mapped(bmap.map(|bmap| bmap.path.clone()).unwrap_or_default(), source);
+        let Digested { content, mut whole, hashed, check, cleared } = digested.map_err(mapped)?;
         let (bytes, file_sha256) = decoded?;
+        if let Some((bmap, check)) = bmap.zip(check) {
+            if bytes != bmap.image_bytes {
+                let (map, expected) = (bmap.path.clone(), bmap.image_bytes);
+                return Err(PassError::MappedLength { map, found: bytes, expected });
+            }
+            check.finish(bytes).map_err(mapped)?;
+        }
         target.set_len(bytes).map_err(PassError::Write)?;
         let content_sha256 = sha256.then(|| {
-            let ended = whole.1;
-            hash_zeros(&mut whole.0, bytes - ended);
-            hex(&whole.0.finalize())
+            hash_zeros(&mut whole, bytes - hashed);
+            hex(&whole.finalize())
         });
         let data_bytes = content.data_bytes();
         let digest = content.finish(bytes);
@@ -129,7 +155,7 @@ pub fn run(file: &File, format: Format, target: &File, order: Order<'_>) -> Resu
             (true, None) if format == Format::Raw => content_sha256.clone(),
             (true, None) => Some(sha256_of(file).map_err(|source| PassError::Read(0, source))?),
         };
-        Ok(Passed { bytes, data_bytes, digest, sha256: file_sha256.zip(content_sha256) })
+        Ok(Passed { bytes, data_bytes, digest, sha256: file_sha256.zip(content_sha256), cleared })
     })
 }
 
@@ -148,7 +174,13 @@ fn copy_raw(
         progress(Progress { read: behind, file: bytes, written: behind, hint: Some(bytes) })
     })?;
     target.set_len(bytes).map_err(PassError::Write)?;
-    Ok(Passed { bytes, data_bytes: content.data_bytes(), digest: content.finish(bytes), sha256: None })
+    Ok(Passed {
+        bytes,
+        data_bytes: content.data_bytes(),
+        digest: content.finish(bytes),
+        sha256: None,
+        cleared: false,
+    })
 }
 
 fn join<T>(thread: thread::ScopedJoinHandle<'_, T>) -> T {
@@ -402,25 +434,44 @@ impl Input for Feed<'_> {
     }
 }
 
-/// Finds the data in each piece and digests it; also the SHA-256 up to where the last piece ends.
-fn digest(from: &Receiver<Piece>, to: &SyncSender<Piece>, sha256: bool) -> (ContentDigest, (Sha256, u64)) {
+/// What has become of all pieces.
+struct Digested<'a> {
+    content: ContentDigest,
+    /// Of the content as it came, up to where the last piece ends.
+    whole: Sha256,
+    hashed: u64,
+    check: Option<Check<'a>>,
+    cleared: bool,
+}
+
+/// Finds the data in each piece and digests it, after it was held to its block map.
+fn digest<'a>(
+    from: &Receiver<Piece>,
+    to: &SyncSender<Piece>,
+    sha256: bool,
+    bmap: Option<&'a Bmap>,
+) -> Result<Digested<'a>, Mismatch> {
     let mut content = ContentDigest::default();
     let (mut whole, mut hashed) = (Sha256::new(), 0);
+    let (mut check, mut cleared) = (bmap.map(Bmap::check), false);
     for mut piece in from {
-        data_runs(&piece.buffer[..piece.filled], &mut piece.runs);
-        for (start, end) in &piece.runs {
-            content.update(piece.offset + *start as u64, &piece.buffer[*start..*end]);
-        }
         if sha256 {
             hash_zeros(&mut whole, piece.offset - hashed);
             whole.update(&piece.buffer[..piece.filled]);
             hashed = piece.end();
         }
+        if let Some(check) = &mut check {
+            cleared |= check.take(piece.offset, &mut piece.buffer[..piece.filled])?;
+        }
+        data_runs(&piece.buffer[..piece.filled], &mut piece.runs);
+        for (start, end) in &piece.runs {
+            content.update(piece.offset + *start as u64, &piece.buffer[*start..*end]);
+        }
         if to.send(piece).is_err() {
             break;
         }
     }
-    (content, (whole, hashed))
+    Ok(Digested { content, whole, hashed, check, cleared })
 }
 
 /// Writes the data of each piece where it belongs.
