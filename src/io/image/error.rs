@@ -74,6 +74,12 @@ pub enum ImageError {
         /// The medium's size in bytes.
         capacity: u64,
     },
+    /// Its packer wants more memory of whoever unpacks it than one image is worth.
+    #[error("image {path} needs a window of more than 128 MiB of memory to be unpacked")]
+    TooWide {
+        /// The image.
+        path: PathBuf,
+    },
     /// Somebody expected something else.
     #[error(
         "image {path} has SHA-256 {found}, and its content {content}; neither is the expected {expected}"

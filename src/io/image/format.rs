@@ -83,8 +83,8 @@ pub trait Input: BufRead {
     fn peek(&mut self) -> io::Result<&[u8]>;
 }
 
-/// Enough to know every format by its first bytes.
-pub const PEEK_BYTES: usize = 8;
+/// Enough to know every format by its first bytes, and the window of zstd: the longest header, and its magic.
+pub const PEEK_BYTES: usize = 18;
 
 /// Unpacks a stream of members, and gives each to `take` as a reader that ends with it.
 ///
@@ -110,6 +110,9 @@ pub fn unpack(
         match format {
             Format::Gzip => take(&mut GzDecoder::new(&mut *input))?,
             Format::Xz => take(&mut XzDecoder::new_stream(&mut *input, xz_stream()?))?,
+            Format::Zstd if zstd_window(head) > Some(MOST_WINDOW_BYTES) => {
+                return Err(io::Error::other(TooWide));
+            }
             Format::Zstd => take(&mut zstd::Decoder::with_buffer(&mut *input)?.single_frame())?,
             Format::Bzip2 => take(&mut BzDecoder::new(&mut *input))?,
             Format::Lz4 if is_skippable(head) => skip_frame(input)?,
@@ -126,8 +129,39 @@ const TRAILING: &str = "garbage behind the end of the packed image";
 /// How much a decoder of xz may hold when it works on several blocks at once; above, it takes fewer threads.
 const XZ_THREADS_BYTES: u64 = 72 << 20;
 
-/// `xz -9` asks for 65 MiB. Files that ask for more than this were made to do harm.
-const XZ_MOST_BYTES: u64 = 1 << 30;
+/// How far back a decoder may have to look, all of which it holds in memory. `zstd --long` and `zstd -22` make it
+/// as large, `xz -9` half of it; both programs can be asked for more, which nobody needs for images.
+pub const MOST_WINDOW_BYTES: u64 = 128 << 20;
+
+/// What a decoder of xz takes with such a window; it needs less than 1 MiB besides.
+const XZ_MOST_BYTES: u64 = MOST_WINDOW_BYTES + (1 << 20);
+
+/// A window is larger than [`MOST_WINDOW_BYTES`].
+#[derive(Debug, thiserror::Error)]
+#[error("it needs a window of more than 128 MiB")]
+pub struct TooWide;
+
+/// Whether an error of [`unpack`] says that a window is too large.
+pub fn is_too_wide(error: &io::Error) -> bool {
+    use liblzma::stream::Error::MemLimit;
+    error
+        .get_ref()
+        .is_some_and(|inner| inner.is::<TooWide>() || matches!(inner.downcast_ref(), Some(MemLimit)))
+}
+
+/// The window of the frame of zstd that begins with `head`: sections 3.1.1.1.1 and 3.1.1.1.2 of RFC 8878.
+fn zstd_window(head: &[u8]) -> Option<u64> {
+    let (descriptor, window) = (*head.get(4)?, u64::from(*head.get(5)?));
+    if is_skippable(head) {
+        return None;
+    }
+    let is_single_segment = descriptor & 1 << 5 != 0;
+    if is_single_segment {
+        return zstd::zstd_safe::get_frame_content_size(head).ok().flatten();
+    }
+    let base = 1u64 << (10 + (window >> 3));
+    Some(base + base / 8 * (window & 7))
+}
 
 fn xz_stream() -> io::Result<Stream> {
     let threads = available_parallelism().map_or(1, |threads| u32::try_from(threads.get()).unwrap_or(1));

@@ -234,6 +234,7 @@ fn insert(
         Err(PassError::TooLarge(None)) => {
             return Err(ImageError::TooLargeUnpacked { name, medium, capacity });
         }
+        Err(PassError::TooWide) => return Err(ImageError::TooWide { path }),
         Err(PassError::Write(source)) => return Err(kept(source)),
         Err(PassError::Mapped(map, source)) => return Err(ImageError::Mapped { path, map, source }),
         Err(PassError::MappedLength { map, found, expected }) => {

@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 
 use super::bmap::{Bmap, Check, Mismatch};
 use super::digest::{ContentDigest, data_runs};
-use super::format::{Format, Input, PEEK_BYTES, unpack, unzip};
+use super::format::{Format, Input, PEEK_BYTES, is_too_wide, unpack, unzip};
 use super::hex;
 use super::hint::content_bytes;
 use super::progress::{Observer, Progress};
@@ -57,6 +57,8 @@ pub enum PassError {
     Read(u64, io::Error),
     /// The content is longer than the limit: so many bytes, if its container says.
     TooLarge(Option<u64>),
+    /// It takes too much memory to unpack.
+    TooWide,
     /// The target cannot be written.
     Write(io::Error),
     /// The content is not what this block map says.
@@ -117,6 +119,7 @@ pub fn run(file: &File, format: Format, target: &File, order: Order<'_>) -> Resu
                 Ok(file_sha256) => Ok((out.offset, file_sha256)),
                 Err(error) => Err(match error.get_ref().and_then(|inner| inner.downcast_ref::<TooLarge>()) {
                     Some(TooLarge(bytes)) => PassError::TooLarge(*bytes),
+                    None if is_too_wide(&error) => PassError::TooWide,
                     None => PassError::Read(position.load(Ordering::Relaxed), error),
                 }),
             }
