@@ -156,6 +156,36 @@ fn qcow2(content: &[u8]) -> Vec<u8> {
     file
 }
 
+/// In blocks of 512 bytes: zeros as holes or filled, what repeats filled, and the rest as it is.
+fn android(content: &[u8]) -> Vec<u8> {
+    let mut chunks: Vec<(u32, Vec<u8>, u32)> = Vec::new();
+    for (index, block) in content.chunks(512).enumerate() {
+        let repeats = block.chunks(4).all(|word| *word == block[..4]);
+        let (kind, stored) = match repeats {
+            true if block[0] == 0 && index / 2048 % 2 == 0 => (0xcac3, &[][..]),
+            true => (0xcac2, &block[..4]),
+            false => (0xcac1, block),
+        };
+        match chunks.last_mut() {
+            Some((0xcac1, bytes, blocks)) if kind == 0xcac1 => {
+                bytes.extend_from_slice(stored);
+                *blocks += 1;
+            }
+            Some((last, bytes, blocks)) if *last == kind && bytes == stored => *blocks += 1,
+            _ => chunks.push((kind, stored.to_vec(), 1)),
+        }
+    }
+    chunks.push((0xcac4, vec![1, 2, 3, 4], 0));
+    let words = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
+    let (blocks, count) = (content.len() / 512, chunks.len());
+    let mut file = words(&[0xed26_ff3a, 1, 28 | 12 << 16, 512, blocks as u32, count as u32, 0]);
+    for (kind, stored, blocks) in chunks {
+        file.extend(words(&[kind, blocks, stored.len() as u32 + 12]));
+        file.extend(stored);
+    }
+    file
+}
+
 fn hex(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -183,6 +213,7 @@ fn every_format_gives_the_same_content_with_its_zeros_as_holes() {
         ("two.lz4", both(lz4)),
         ("zip", zip(&[("os.img", &content)])),
         ("qcow2", qcow2(&content)),
+        ("android", android(&content)),
     ];
     let data: usize = content.chunks(4096).filter(|block| block.iter().any(|byte| *byte != 0)).count();
     for (name, packed) in table {
@@ -211,7 +242,7 @@ fn what_cannot_be_flashed_is_refused_with_what_is_wrong_and_where() {
     overlay[15] = 112;
     let bomb = gzip(&vec![0; CAPACITY as usize + 1]);
     let stacked = [gzip(&vec![0; CAPACITY as usize]), gzip(b"x")].concat();
-    let table: [(&str, Vec<u8>, &str); 20] = [
+    let table: [(&str, Vec<u8>, &str); 23] = [
         ("empty", Vec::new(), "is empty"),
         ("empty.gz", gzip(b""), "is empty"),
         ("cut.gz", cut(gzip(&content)), "damaged at or before byte "),
@@ -228,7 +259,10 @@ fn what_cannot_be_flashed_is_refused_with_what_is_wrong_and_where() {
         ("crc.gz", flipped, "corrupt gzip stream"),
         ("two.zip", zip(&[("a.img", &content), ("b.img", &content)]), "it holds 2 files"),
         ("layer.qcow2", overlay, "it is a layer over another file"),
-        ("android", b"\x3a\xff\x26\xed\0\0\0\0".to_vec(), "is an Android sparse image"),
+        ("7z", b"7z\xbc\xaf\x27\x1c\0\0".to_vec(), "is a 7z archive"),
+        ("cut.simg", cut(android(&content)), "damaged at or before byte "),
+        ("more.simg", trailing(android(&content)), "garbage behind the end"),
+        ("long.simg", [&android(&content)[..16], &[0xff; 40]].concat(), "and medium `disk` only 67108864"),
         ("large", vec![1; CAPACITY as usize + 1], "has 67108865 bytes, and medium `disk` only 67108864"),
         ("bomb.gz", bomb, "more bytes, unpacked, than the 67108864"),
         ("stacked.gz", stacked, "more bytes, unpacked, than the 67108864"),
@@ -423,7 +457,7 @@ const MUTATIONS: usize = 10_000;
 fn no_mutated_image_passes_for_what_it_is_not() {
     let dir = tempfile::tempdir().unwrap();
     let content = content(24 << 10);
-    let packed: [(&str, Vec<u8>); 7] = [
+    let packed: [(&str, Vec<u8>); 8] = [
         ("gz", gzip(&content)),
         ("xz", xz(&content)),
         ("zst", zstd(&content)),
@@ -431,6 +465,7 @@ fn no_mutated_image_passes_for_what_it_is_not() {
         ("lz4", lz4(&content)),
         ("zip", zip(&[("os.img", &content)])),
         ("qcow2", qcow2(&content)),
+        ("android", android(&content)),
     ];
     let expected = hex(&content);
     let (cache, path) = (Cache::at(&dir.path().join("cache")), dir.path().join("mutated"));
@@ -445,7 +480,7 @@ fn no_mutated_image_passes_for_what_it_is_not() {
         // A new file each time: a known one would not be read.
         fs::write(&path, &mutated).unwrap();
         // Those without a checksum of their whole content are checked by the digest that lies beside them.
-        let sha256 = (*format == "qcow2" || round % 2 == 0).then(|| expected.clone());
+        let sha256 = (matches!(*format, "qcow2" | "android") || round % 2 == 0).then(|| expected.clone());
         let wanted = Expected {
             medium: "disk",
             capacity: 1 << 20,

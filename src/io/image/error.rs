@@ -44,7 +44,7 @@ pub enum ImageError {
     },
     /// It is packed in a way that we cannot unpack; written as it is, it would boot nothing.
     #[error(
-        "image {path} is {format}, which cannot be flashed; raw, gzip, xz, zstd, bzip2, lz4, zip and qcow2 can"
+        "image {path} is {format}, which cannot be flashed; raw, gzip, xz, zstd, bzip2, lz4, zip, qcow2 and Android's sparse format can"
     )]
     Format {
         /// The image.

@@ -12,6 +12,8 @@ use liblzma::bufread::XzDecoder;
 use liblzma::stream::{MtStreamBuilder, Stream};
 use lz4_flex::frame::FrameDecoder;
 
+use super::android;
+
 /// What an image is packed in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
@@ -31,10 +33,12 @@ pub enum Format {
     Zip,
     /// QEMU's own format.
     Qcow2,
+    /// What `img2simg` makes, version 1.
+    AndroidSparse,
 }
 
 /// The first bytes of what can be flashed, from each format's specification.
-const KNOWN: [(&[u8], Format); 7] = [
+const KNOWN: [(&[u8], Format); 8] = [
     (b"\x1f\x8b", Format::Gzip),
     (b"\xfd7zXZ\0", Format::Xz),
     (b"\x28\xb5\x2f\xfd", Format::Zstd),
@@ -42,11 +46,11 @@ const KNOWN: [(&[u8], Format); 7] = [
     (b"\x04\x22\x4d\x18", Format::Lz4),
     (b"PK\x03\x04", Format::Zip),
     (b"QFI\xfb", Format::Qcow2),
+    (&android::MAGIC, Format::AndroidSparse),
 ];
 
 /// The first bytes of what cannot: written as it is, it would boot nothing.
-const FOREIGN: [(&[u8], &str); 5] = [
-    (b"\x3a\xff\x26\xed", "an Android sparse image"),
+const FOREIGN: [(&[u8], &str); 4] = [
     (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
     (b"KDMV", "a VMDK disk"),
     (b"vhdxfile", "a VHDX disk"),
@@ -117,7 +121,9 @@ pub fn unpack(
             Format::Bzip2 => take(&mut BzDecoder::new(&mut *input))?,
             Format::Lz4 if is_skippable(head) => skip_frame(input)?,
             Format::Lz4 => take(&mut FrameDecoder::new(Unending(&mut *input)))?,
-            Format::Raw | Format::Zip | Format::Qcow2 => unreachable!("they are no streams of members"),
+            Format::Raw | Format::Zip | Format::Qcow2 | Format::AndroidSparse => {
+                unreachable!("they are no streams of members")
+            }
         }
         first = false;
     }

@@ -11,7 +11,8 @@ const MOST_INDEX_BYTES: u64 = 1 << 20;
 /// Deflate makes at most so many bytes of one: zlib's technical notes.
 const MOST_OF_DEFLATE: u64 = 1032;
 
-/// How many bytes of content the file will give, if it says so. Zip and qcow2 say it when they are opened.
+/// How many bytes of content the file will give, if it says so. Zip, qcow2 and Android's say it when they are
+/// opened.
 pub fn content_bytes(file: &File, format: Format) -> Option<u64> {
     let file_bytes = file.metadata().ok()?.len();
     match format {
@@ -19,7 +20,7 @@ pub fn content_bytes(file: &File, format: Format) -> Option<u64> {
         Format::Gzip => gzip(file, file_bytes),
         Format::Xz => xz(file, file_bytes),
         Format::Zstd => zstd(file),
-        Format::Bzip2 | Format::Lz4 | Format::Zip | Format::Qcow2 => None,
+        Format::Bzip2 | Format::Lz4 | Format::Zip | Format::Qcow2 | Format::AndroidSparse => None,
     }
 }
 

@@ -3,6 +3,7 @@
 //! What it is packed in is told by its content ([`format`]). One pass ([`pass`]) unpacks, checks and digests it and
 //! writes it to a base of the [`Cache`]. Every function here blocks; callers use `spawn_blocking`.
 
+mod android;
 pub mod bmap;
 pub mod digest;
 mod error;

@@ -4,7 +4,7 @@
 //! [`run`] returns when all threads have ended; failed, it leaves a file whose content is worth nothing.
 
 use std::fs::File;
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
@@ -14,6 +14,7 @@ use std::thread;
 
 use sha2::{Digest, Sha256};
 
+use super::android::unsparse;
 use super::bmap::{Bmap, Check, Mismatch};
 use super::digest::{ContentDigest, data_runs};
 use super::format::{Format, Input, PEEK_BYTES, is_too_wide, unpack, unzip};
@@ -107,6 +108,10 @@ pub fn run(file: &File, format: Format, target: &File, order: Order<'_>) -> Resu
                     out.jump(bytes)?;
                     Ok(None)
                 }),
+                Format::AndroidSparse => {
+                    let mut file = BufReader::new(Positioned { file, position });
+                    unsparse(&mut file, &mut out, |bytes| hint.store(bytes, Ordering::Relaxed)).map(|()| None)
+                }
                 Format::Zip => unzip(Positioned { file, position }, |entry, bytes| {
                     out.check(bytes)?;
                     hint.store(bytes, Ordering::Relaxed);
@@ -216,7 +221,7 @@ impl Piece {
 struct TooLarge(Option<u64>);
 
 /// Where decoders put the content.
-struct Out {
+pub(super) struct Out {
     to: SyncSender<Piece>,
     spent: Receiver<Piece>,
     /// What is filled now; whatever the members of a container, pieces begin at whole blocks.
@@ -227,13 +232,18 @@ struct Out {
 }
 
 impl Out {
+    /// The end of the content so far.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
     /// Refuses a content that says itself how long it is.
-    fn check(&self, bytes: u64) -> io::Result<()> {
+    pub fn check(&self, bytes: u64) -> io::Result<()> {
         if bytes > self.limit { Err(io::Error::other(TooLarge(Some(bytes)))) } else { Ok(()) }
     }
 
     /// Puts all that `from` has behind what is there.
-    fn put_all(&mut self, from: &mut dyn Read) -> io::Result<()> {
+    pub fn put_all(&mut self, from: &mut dyn Read) -> io::Result<()> {
         loop {
             let filled = fill(from, &mut self.piece.buffer[self.piece.filled..])?;
             self.piece.filled += filled;
@@ -257,8 +267,8 @@ impl Out {
         self.put_all(from)
     }
 
-    /// Goes on at `offset`.
-    fn jump(&mut self, offset: u64) -> io::Result<()> {
+    /// Goes on at `offset`, a whole number of blocks, as the end so far is.
+    pub fn jump(&mut self, offset: u64) -> io::Result<()> {
         if self.piece.filled > 0 {
             self.send()?;
         }
