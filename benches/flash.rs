@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use standin::board::catalog::Catalog;
 use standin::device::storage::Storage;
+use standin::io::cache::Cache;
 use standin::io::image::Image;
 use standin::io::medium::{Checks, LARGEST_BYTES, Order, Target};
 
@@ -91,7 +92,7 @@ fn main() {
 
 /// Writes the image to a file as to a card, read back, and as `dd` does; whether the bar of 1.15 is held.
 fn medium(dir: &Path) -> bool {
-    let image = Image::open(&dir.join("os.raw"), &dir.join("cache"), "card", u64::MAX).unwrap();
+    let image = Image::open(&dir.join("os.raw"), &Cache::at(&dir.join("cache")), "card", u64::MAX).unwrap();
     let card = dir.join("card");
     let by_hand =
         format!("dd if={} of=card bs=4M conv=fsync,sparse status=none", image.base().path().display());
@@ -143,13 +144,12 @@ fn flash(dir: &Path, format: &str) -> Flashed {
 fn flash_twice(path: &Path, place: &Path) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let board = Catalog::load(None).unwrap().board("generic-amd64").unwrap();
-    let program = Path::new("qemu-system-x86_64");
-    let mut storage = Storage::create(&board, place, program).unwrap();
+    let mut storage = Storage::create(&board, place).unwrap();
     let medium = board.flash_medium();
     let mut times = Vec::new();
     for _ in 0..2 {
         let begun = Instant::now();
-        let image = Image::open(path, &place.join("cache"), &medium.name, medium.size.0).unwrap();
+        let image = Image::open(path, &Cache::at(&place.join("cache")), &medium.name, medium.size.0).unwrap();
         runtime.block_on(storage.flash(&medium.name, &image)).unwrap();
         times.push(begun.elapsed().as_micros());
     }

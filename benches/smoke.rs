@@ -16,6 +16,7 @@ use by_hand::median;
 use standin::board::catalog::Catalog;
 use standin::device::power::InstalledFirmware;
 use standin::device::storage::Storage;
+use standin::io::cache::Cache;
 use standin::io::image::Image;
 use standin::io::selftest::SELFTEST_IMAGE;
 use standin::lab::player::{AcceleratorChoice, choose};
@@ -57,8 +58,8 @@ async fn firmware_alone(slug: &str) -> Duration {
     let InstalledFirmware::Uefi { code, variables: template, format } = player.firmware else {
         panic!("{slug} has no UEFI")
     };
-    let image = Image::built_in("selftest", SELFTEST_IMAGE, dir.path()).unwrap();
-    let mut storage = Storage::create(&board, dir.path(), &player.program).unwrap();
+    let image = Image::built_in("selftest", SELFTEST_IMAGE, &Cache::at(dir.path())).unwrap();
+    let mut storage = Storage::create(&board, dir.path()).unwrap();
     storage.flash(&board.flash.medium, &image).await.unwrap();
     let variables = dir.path().join("variables.fd");
     std::fs::copy(template, &variables).unwrap();

@@ -69,7 +69,13 @@ impl Place {
     }
 
     fn image(&self) -> Image {
-        Image::open(&self.path("os.img"), &self.path("cache/images"), "file", u64::MAX).unwrap()
+        Image::open(
+            &self.path("os.img"),
+            &standin::io::cache::Cache::at(&self.path("cache/images")),
+            "file",
+            u64::MAX,
+        )
+        .unwrap()
     }
 
     /// Writes through the library; `progress` acts on the medium while it is written.

@@ -31,7 +31,7 @@ fn image(hold: &Hold) -> Image {
     let options = fatfs::FormatVolumeOptions::new().volume_label(*b"BOOT       ");
     fatfs::format_volume(part, options).unwrap();
     fs::write(&path, bytes.into_inner()).unwrap();
-    Image::open(&path, hold.dir.path(), "disk", 1 << 30).unwrap()
+    Image::open(&path, &standin::io::cache::Cache::at(hold.dir.path()), "disk", 1 << 30).unwrap()
 }
 
 fn config() -> Place {

@@ -2,6 +2,7 @@
 
 mod support;
 
+use standin::io::cache::Cache;
 use standin::io::image::Image;
 use standin::suite::outcome::{Outcome, SuiteReport, Verdict};
 use standin::suite::run::{Options, run};
@@ -26,7 +27,7 @@ async fn run_on(
         image: Some(&image),
         fail_fast: None,
         run_dir: &run_dir,
-        images: &run_dir,
+        images: &Cache::at(&run_dir),
         backend: "stand-in",
         cancel,
     };

@@ -13,12 +13,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::cache::human;
 use super::interrupt::Interrupted;
-use super::{CliError, Context, Exit, Output, interrupt, say};
+use super::{CliError, Context, Exit, Output, human, image, interrupt, say};
 use crate::board::ByteSize;
-use crate::io::cache::Cache;
-use crate::io::image::{Expected, Image, pass};
+use crate::io::image::Image;
 use crate::io::medium::{Checks, LARGEST_BYTES, Order, Progress, Refusal, Target, WriteError, Written};
 use crate::sys::blocking::blocking;
 use crate::sys::terminal;
@@ -46,9 +44,8 @@ pub struct Args {
     /// The largest device that is written without `--yes`, such as `64GiB` [default: 256GiB]
     #[arg(long, value_name = "SIZE", value_parser = ByteSize::parse)]
     largest: Option<ByteSize>,
-    /// The SHA-256 of the image, as it is or unpacked; without it that in `IMAGE.sha256` counts, if it is there
-    #[arg(long, value_name = "HEX")]
-    sha256: Option<String>,
+    #[command(flatten)]
+    expectation: image::Expectation,
     /// The summary as a JSON object on stdout
     #[arg(long)]
     json: bool,
@@ -73,17 +70,9 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, CliError>
     };
     let path = args.to.clone();
     let target = blocking(move || Target::open(&path, &checks)).await?;
-    let (name, sha256, medium) = (args.image.clone(), args.sha256.clone(), args.to.display().to_string());
-    let (images, capacity) = (Cache::at(&host.images()), target.capacity());
-    let open = blocking(move || {
-        let mut show = Show::default();
-        let mut progress = |progress: pass::Progress| show.reading(progress);
-        let expected = Expected { medium: &medium, capacity, sha256, progress: &mut progress };
-        let opened = Image::open_expected(&name, &images, expected);
-        show.end();
-        opened
-    });
-    let image = interrupt::unless(&interrupted, async { Ok(open.await?) }).await?;
+    let (images, medium) = (context.place.images()?, args.to.display().to_string());
+    let open = image::open(&args.image, &args.expectation, &images, &medium, target.capacity());
+    let image = interrupt::unless(&interrupted, open).await?;
     let written = write(target, image, &interrupted).await?;
     tell(&args, &written, begun.elapsed())?;
     Ok(Exit::Passed)
@@ -189,10 +178,6 @@ impl Default for Show {
 }
 
 impl Show {
-    fn reading(&mut self, progress: pass::Progress) {
-        self.line(|_| format!("reading the image: {} %", percent(progress.read, progress.file)));
-    }
-
     fn writing(&mut self, progress: Progress) {
         let Progress { written, verified, total } = progress;
         self.line(|took| {

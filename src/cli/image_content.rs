@@ -3,14 +3,14 @@
 //! The image is read into the cache, as for a flash, and never changed.
 
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Subcommand;
 use serde_json::json;
 
-use super::cache::human;
 use super::prepare::open_base;
-use super::{CliError, Context, Exit, Output};
+use super::{CliError, Context, Exit, Output, human};
+use crate::io::cache::Cache;
 use crate::io::image::Image;
 use crate::io::partition::{PartitionKind, Scheme};
 use crate::io::prepare::listing::{Listed, partitions};
@@ -70,11 +70,11 @@ struct ReadError {
 
 /// Looks into the image.
 pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
-    let cache = context.place.host()?.images();
+    let cache = context.place.images()?;
     blocking(move || perform(args.command, &cache)).await
 }
 
-fn perform(command: Command, cache: &Path) -> Result<Exit, CliError> {
+fn perform(command: Command, cache: &Cache) -> Result<Exit, CliError> {
     let (Command::Partitions { image: name, .. }
     | Command::Ls { image: name, .. }
     | Command::Cat { image: name, .. }) = &command;

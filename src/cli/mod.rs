@@ -8,6 +8,7 @@ mod cache;
 pub mod doctor;
 mod error;
 mod flash;
+mod image;
 mod image_content;
 mod interrupt;
 mod log;
@@ -25,7 +26,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub use error::{CliError, Exit};
 pub use log::Log;
-pub use output::{Output, say};
+pub use output::{Output, human, say};
 
 use crate::board::Catalog;
 

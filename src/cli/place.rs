@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{CliError, log};
+use crate::board::ByteSize;
+use crate::io::cache::{Cache, LIMIT_BYTES};
 use crate::lab::player::{AcceleratorChoice, Host};
 use crate::qemu::arguments::Accelerator;
 use crate::sys::run_dir::RunDir;
@@ -23,6 +25,10 @@ pub struct Place {
     /// [default: standin in $XDG_CACHE_HOME or ~/.cache]
     #[arg(long, value_name = "DIR", env = "STANDIN_CACHE", global = true)]
     cache: Option<PathBuf>,
+    /// How much disk images may take there, such as `5GiB`; those that were not used for longest go first
+    #[arg(long, value_name = "SIZE", env = "STANDIN_CACHE_LIMIT", global = true, value_parser = ByteSize::parse,
+          default_value_t = ByteSize(LIMIT_BYTES))]
+    cache_limit: ByteSize,
     /// Folder for run directories; it should be on a disk, as media lie there
     /// [default: standin/runs in $XDG_STATE_HOME or ~/.local/state]
     #[arg(long, value_name = "DIR", env = "STANDIN_RUNS", global = true)]
@@ -41,6 +47,11 @@ impl Place {
             cache: self.cache.clone().map_or_else(cache, Ok)?,
             runs: self.runs.clone().map_or_else(runs, Ok)?,
         })
+    }
+
+    /// The cache of images on this host.
+    pub fn images(&self) -> Result<Cache, CliError> {
+        Ok(Cache::at(&self.host()?.cache.join("images")).with_limit(self.cache_limit.0))
     }
 }
 

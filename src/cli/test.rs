@@ -13,9 +13,10 @@ use jiff::Timestamp;
 use super::interrupt::Interrupted;
 use super::place::{AcceleratorOption, BackendOption, run_dir};
 use super::prepare::{EditOptions, rehearse};
-use super::{CliError, Context, Exit, has_colours, interrupt, say, up};
+use super::{CliError, Context, Exit, has_colours, image, interrupt, say, up};
 use crate::board::Board;
 use crate::device::Device;
+use crate::io::cache::Cache;
 use crate::io::image::Image;
 use crate::io::prepare::Edit;
 use crate::lab::player::{self, Chosen};
@@ -48,9 +49,11 @@ pub struct Args {
     /// The board to run on; may be given several times
     #[arg(long = "board", value_name = "SLUG", required = true)]
     boards: Vec<String>,
-    /// The image that suites flash, raw or gzip, instead of their own; `selftest` is the built-in one
+    /// The image that suites flash, raw or packed, instead of their own; `selftest` is the built-in one
     #[arg(long, value_name = "FILE")]
     image: Option<PathBuf>,
+    #[command(flatten)]
+    expectation: image::Expectation,
     /// Whether the stand-in or the real board is the DUT
     #[arg(long, value_enum, default_value = "auto")]
     backend: BackendOption,
@@ -98,7 +101,7 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, CliError>
     let casts = interrupt::unless(&interrupted, cast(&args, context)).await?;
     let host = context.place.host()?;
     let run = run_dir(&host)?;
-    let cache = host.images();
+    let cache = context.place.images()?;
     let prepared = interrupt::unless(&interrupted, prepare(&args, &suites, &casts, &run, &cache)).await;
     let Ok(Some(images)) = prepared else {
         run.remove().map_err(CliError::broken)?;
@@ -122,7 +125,7 @@ async fn prepare(
     suites: &[Suite],
     casts: &[Cast],
     run: &RunDir,
-    cache: &Path,
+    cache: &Cache,
 ) -> Result<Option<Images>, CliError> {
     let images = open_images(args, suites, casts, cache).await?;
     if args.print_qemu_args {
@@ -208,7 +211,7 @@ struct Hold<'a> {
     name: String,
     image: Option<&'a Image>,
     /// Where the images that its steps bring along are kept.
-    cache: &'a Path,
+    cache: &'a Cache,
     edits: &'a [Edit],
     cancel: Interrupted,
 }
@@ -304,7 +307,7 @@ async fn cast(args: &Args, context: &Context) -> Result<Vec<Cast>, CliError> {
 struct Images {
     opened: HashMap<PathBuf, Image>,
     /// Where they are kept, and those that steps bring along as well.
-    cache: PathBuf,
+    cache: Cache,
     /// What is changed on a medium after each of them was flashed.
     edits: Vec<Edit>,
 }
@@ -319,19 +322,17 @@ impl Images {
 fn image_of(args: &Args, suite: &Suite) -> Option<PathBuf> {
     args.image.clone().or_else(|| {
         suite.image.as_ref().map(|choice| match choice {
-            ImageChoice::Selftest => PathBuf::from(SELFTEST),
+            ImageChoice::Selftest => PathBuf::from(image::SELFTEST),
             ImageChoice::File(path) => path.clone(),
         })
     })
 }
 
-const SELFTEST: &str = "selftest";
-
 async fn open_images(
     args: &Args,
     suites: &[Suite],
     casts: &[Cast],
-    cache: &Path,
+    cache: &Cache,
 ) -> Result<Images, CliError> {
     let mut images: HashMap<PathBuf, Image> = HashMap::new();
     let edits = args.edits.edits()?;
@@ -349,7 +350,10 @@ async fn open_images(
             match images.get(&name) {
                 Some(image) => image.check_fits(&medium.name, medium.size.0)?,
                 None => {
-                    images.insert(name.clone(), up::open_image(&name, cache, medium).await?);
+                    images.insert(
+                        name.clone(),
+                        image::open(&name, &args.expectation, cache, &medium.name, medium.size.0).await?,
+                    );
                 }
             }
             rehearse(&edits, &images[&name], &cast.board.slug, medium).await?;
@@ -358,7 +362,7 @@ async fn open_images(
     if images.is_empty() && !edits.is_empty() {
         return Err(CliError::usage("no suite flashes an image whose medium could be changed"));
     }
-    Ok(Images { opened: images, cache: cache.to_owned(), edits })
+    Ok(Images { opened: images, cache: cache.clone(), edits })
 }
 
 async fn print_qemu_args(

@@ -1,7 +1,7 @@
 //! `standin up`: a board under a person's hands, its console in the terminal.
 
 use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,18 +11,17 @@ use tokio::sync::mpsc;
 use super::interrupt::Interrupted;
 use super::place::{AcceleratorOption, run_dir};
 use super::prepare::{EditOptions, rehearse};
-use super::{CliError, Context, Exit, Output, interrupt, say};
-use crate::board::{Board, Medium};
+use super::{CliError, Context, Exit, Output, image, interrupt, say};
+use crate::board::Board;
 use crate::deadline::Deadline;
 use crate::device::Device;
 use crate::event::EventKind;
+use crate::io::cache::Cache;
 use crate::io::image::Image;
 use crate::io::prepare::Edit;
-use crate::io::selftest::SELFTEST_IMAGE;
 use crate::lab::player::{self, Chosen};
 use crate::lab::{Places, open_stand_in};
 use crate::procedure;
-use crate::sys::blocking::blocking;
 use crate::sys::run_dir::RunDir;
 use crate::sys::terminal::RawTerminal;
 
@@ -39,9 +38,11 @@ use crate::sys::terminal::RawTerminal;
 pub struct Args {
     /// The board, by the name that `standin boards` lists
     board: String,
-    /// The image to flash first, raw or gzip; `selftest` is the built-in one
-    #[arg(long, value_name = "FILE", default_value = "selftest")]
+    /// The image to flash first, raw or packed; `selftest` is the built-in one
+    #[arg(long, value_name = "FILE", default_value = image::SELFTEST)]
     image: PathBuf,
+    #[command(flatten)]
+    expectation: image::Expectation,
     /// What executes the guest's instructions
     #[arg(long, value_enum, default_value = "auto")]
     accelerator: AcceleratorOption,
@@ -72,7 +73,7 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, CliError>
         say(remark);
     }
     let run = run_dir(&host)?;
-    let ended = hold(args, board, chosen, &run, &host.images(), &interrupted).await;
+    let ended = hold(args, board, chosen, &run, &context.place.images()?, &interrupted).await;
     run.remove().map_err(CliError::broken)?;
     ended
 }
@@ -82,10 +83,16 @@ async fn hold(
     board: Arc<Board>,
     chosen: Chosen,
     run: &RunDir,
-    images: &Path,
+    images: &Cache,
     interrupted: &Interrupted,
 ) -> Result<Exit, CliError> {
-    let open = open_image(&args.image, images, board.flash_medium());
+    let open = image::open(
+        &args.image,
+        &args.expectation,
+        images,
+        &board.flash_medium().name,
+        board.flash_medium().size.0,
+    );
     let image = interrupt::unless(interrupted, open).await?;
     let edits = args.edits.edits()?;
     let rehearse = rehearse(&edits, &image, &board.slug, board.flash_medium());
@@ -125,18 +132,6 @@ pub(super) async fn print_qemu_args(
     let printed = printed.await;
     device.close().await?;
     printed
-}
-
-/// The image that the user named: the built-in one or a file. It fits on `medium`.
-pub(super) async fn open_image(name: &Path, cache: &Path, medium: &Medium) -> Result<Image, CliError> {
-    let (medium, capacity) = (&medium.name, medium.size.0);
-    if name.as_os_str() == "selftest" {
-        let image = Image::built_in("selftest", SELFTEST_IMAGE, cache)?;
-        image.check_fits(medium, capacity)?;
-        return Ok(image);
-    }
-    let (name, cache, medium) = (name.to_owned(), cache.to_owned(), medium.clone());
-    Ok(blocking(move || Image::open(&name, &cache, &medium, capacity)).await?)
 }
 
 /// Flashes, powers on, and passes bytes until somebody or something ends it.

@@ -19,6 +19,7 @@ use crate::board::{Capability, word};
 use crate::deadline::Deadline;
 use crate::device::Device;
 use crate::event::{Event, EventKind};
+use crate::io::cache::Cache;
 use crate::io::image::Image;
 use crate::io::prepare::Edit;
 
@@ -34,7 +35,7 @@ pub struct Options<'a> {
     /// Where evidence goes.
     pub run_dir: &'a Path,
     /// The cache for images that steps bring along.
-    pub images: &'a Path,
+    pub images: &'a Cache,
     /// The backend's name, for programs that the suite starts.
     pub backend: &'a str,
     /// Becomes true when the run is to end as soon as possible.

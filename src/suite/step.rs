@@ -213,7 +213,7 @@ async fn flash(scene: &mut Scene<'_>, source: &FlashSource, deadline: Deadline) 
             (scene.options.image.ok_or_else(missing)?, scene.options.edits)
         }
         FlashSource::File(path) => {
-            let (path, cache) = (path.clone(), scene.options.images.to_owned());
+            let (path, cache) = (path.clone(), scene.options.images.clone());
             let medium = scene.device.board.flash_medium();
             let (medium, capacity) = (medium.name.clone(), medium.size.0);
             let open = blocking(move || Image::open(&path, &cache, &medium, capacity));

@@ -17,7 +17,7 @@ use nix::fcntl::{FallocateFlags, PosixFadviseAdvice, fallocate, posix_fadvise};
 
 use super::{BLOCK_BYTES, Kind, Target};
 use crate::io::image::digest::{ContentDigest, data_runs};
-use crate::io::image::pass::for_each_extent;
+use crate::io::image::raw::for_each_extent;
 use crate::io::image::{Image, ImageError, fill_at};
 use crate::sys::block_device;
 
