@@ -83,6 +83,16 @@ pub enum EventKind {
         /// The interface's name in the board file.
         interface: String,
     },
+    /// A medium came into the DUT.
+    MediumInserted {
+        /// The medium's name in the board file.
+        medium: String,
+    },
+    /// A medium left the DUT.
+    MediumRemoved {
+        /// The medium's name in the board file.
+        medium: String,
+    },
     /// An image was written to a medium, and verified.
     Flashed {
         /// The medium's name in the board file.
@@ -94,7 +104,7 @@ pub enum EventKind {
 
 impl EventKind {
     /// The names that a suite may wait for, in the order of the variants.
-    pub const NAMES: [&'static str; 13] = [
+    pub const NAMES: [&'static str; 15] = [
         "power-on",
         "power-off",
         "button-press",
@@ -108,6 +118,8 @@ impl EventKind {
         "flashed",
         "link-up",
         "link-down",
+        "medium-inserted",
+        "medium-removed",
     ];
 
     /// The name under which suites and reports know it.
@@ -126,6 +138,8 @@ impl EventKind {
             Self::Flashed { .. } => 10,
             Self::LinkUp { .. } => 11,
             Self::LinkDown { .. } => 12,
+            Self::MediumInserted { .. } => 13,
+            Self::MediumRemoved { .. } => 14,
         };
         Self::NAMES[index]
     }

@@ -33,6 +33,8 @@ pub enum Capability {
     SdCard,
     /// A socket for USB media.
     UsbMedium,
+    /// A medium that can be taken out.
+    RemovableMedium,
     /// A medium that cannot be taken out.
     InternalMedium,
     /// A boot switch, a jumper or a firmware menu that chooses the boot path.
@@ -65,6 +67,7 @@ impl Board {
             (Capability::Led, !self.leds.is_empty()),
             (Capability::SdCard, media(|medium| medium.kind == MediumKind::Sd)),
             (Capability::UsbMedium, media(|medium| medium.kind == MediumKind::Usb)),
+            (Capability::RemovableMedium, media(|medium| medium.removable)),
             (Capability::InternalMedium, media(|medium| !medium.removable)),
             (Capability::BootSwitch, self.flash.switch.is_some()),
             (Capability::Watchdog, self.qemu.watchdog.is_some()),

@@ -4,6 +4,7 @@
 //! device and closes it; everything above drives it through `&mut`.
 
 pub mod console;
+pub mod media;
 pub mod power;
 pub mod storage;
 
@@ -15,6 +16,7 @@ use crate::deadline::Deadline;
 use crate::event::EventLog;
 use crate::qemu::boot_rom::BootRomError;
 use console::{Console, ConsoleError};
+use media::MoveError;
 use power::{Power, PowerError, PowerState};
 use storage::{Storage, StorageError};
 
@@ -65,6 +67,9 @@ pub enum DeviceError {
     /// A medium.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// A medium cannot be moved.
+    #[error(transparent)]
+    Move(#[from] MoveError),
     /// The serial console.
     #[error(transparent)]
     Console(#[from] ConsoleError),
@@ -78,6 +83,7 @@ impl DeviceError {
     pub fn fault(&self) -> Fault {
         match self {
             Self::NotFitted(_)
+            | Self::Move(_)
             | Self::Power(PowerError::NoButton { .. } | PowerError::NoMains { .. })
             | Self::Storage(StorageError::Unknown { .. })
             | Self::Power(PowerError::Storage(StorageError::Unknown { .. })) => Fault::User,

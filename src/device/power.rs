@@ -15,7 +15,7 @@ use crate::board::{Board, Firmware, StartsOn};
 use crate::deadline::Deadline;
 use crate::event::{EventKind, EventLog, Origin};
 use crate::io::file;
-use crate::qemu::arguments::{Accelerator, FirmwareFiles, Launch, Reach, arguments, card};
+use crate::qemu::arguments::{Accelerator, Disk, FirmwareFiles, Launch, Reach, arguments, card};
 use crate::qemu::boot_rom::{self, BootRomError, Model};
 use crate::qemu::firmware::FlashFormat;
 use crate::qemu::machine::{Machine, MachineError, Start, SystemState, command_line};
@@ -105,6 +105,15 @@ pub enum PowerError {
     /// The reset was asked for and not seen.
     #[error("QEMU took the reset and did not carry it out")]
     ResetNotSeen(#[source] crate::deadline::Elapsed),
+    /// The removal of a stick was asked for and not seen.
+    #[error("QEMU took the order to remove medium `{medium}` and did not carry it out")]
+    RemovalNotSeen {
+        /// The medium's name in the board file.
+        medium: String,
+        /// How long it was given.
+        #[source]
+        source: crate::deadline::Elapsed,
+    },
 }
 
 /// Power of a stand-in.
@@ -215,6 +224,30 @@ impl Power {
         let is_reset = |kind: &EventKind| *kind == EventKind::Reset { by: Origin::Host };
         self.events.wait_for(seen, deadline, is_reset).await.map_err(PowerError::ResetNotSeen)?;
         Ok(())
+    }
+
+    /// Puts a stick into the machine, if there is one.
+    pub async fn insert_stick(
+        &self,
+        medium: &str,
+        disk: &Disk,
+        deadline: Deadline,
+    ) -> Result<(), PowerError> {
+        match &self.machine {
+            Some(machine) => Ok(machine.insert_stick(&self.board, medium, disk, deadline).await?),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes a stick out of the machine, if there is one, and waits until it is out.
+    pub async fn pull_stick(&self, medium: &str, deadline: Deadline) -> Result<(), PowerError> {
+        let Some(machine) = &self.machine else { return Ok(()) };
+        let seen = self.events.len();
+        machine.pull_stick(medium, deadline).await?;
+        let is_out = |kind: &EventKind| *kind == EventKind::MediumRemoved { medium: medium.to_owned() };
+        let not_seen = |source| PowerError::RemovalNotSeen { medium: medium.to_owned(), source };
+        self.events.wait_for(seen, deadline, is_out).await.map_err(not_seen)?;
+        Ok(machine.forget_stick(medium, deadline).await?)
     }
 
     /// Makes the firmware forget what it has learnt, as a flash does: UEFI variables are those of a new board.

@@ -4,6 +4,8 @@
 //! layer over the image's base in the cache, which is held for as long. The run directory owns the files; nothing
 //! to close.
 
+mod position;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Seek};
@@ -18,6 +20,8 @@ use crate::io::image::{Image, ImageError};
 use crate::io::qcow2;
 use crate::qemu::arguments::Disk;
 use crate::qemu::layer::{self, LayerError};
+
+pub use position::Position;
 
 /// The media of one device.
 #[derive(Debug)]
@@ -36,6 +40,7 @@ struct PlayedMedium {
     base: Option<Arc<Base>>,
     capacity: u64,
     content: Content,
+    position: Position,
 }
 
 /// What stands on a medium, as far as we know.
@@ -105,7 +110,10 @@ impl Storage {
             File::create(&path)
                 .and_then(|file| file.set_len(capacity))
                 .map_err(|source| StorageError::Make { medium: medium.name.clone(), source })?;
-            Ok((medium.name.clone(), PlayedMedium { path, base: None, capacity, content: Content::Blank }))
+            Ok((
+                medium.name.clone(),
+                PlayedMedium { path, base: None, capacity, content: Content::Blank, position: Position::Dut },
+            ))
         };
         let media = board.media.iter().map(blank).collect::<Result<_, _>>()?;
         Ok(Self { dir: dir.to_owned(), program: program.to_owned(), media, flashes: 0 })
@@ -160,13 +168,20 @@ impl Storage {
         }
     }
 
-    /// The files of all media, for a machine that is about to start; an error if one must not be used.
+    /// The files of the media in the DUT, for a machine that is about to start; an error if one must not be used.
+    ///
+    /// A flash that was cut short may have left its medium at the host, which is no less unknown there.
     pub fn plugged_in(&self) -> Result<Vec<(String, Disk)>, StorageError> {
-        let known = |(name, played): (&String, &PlayedMedium)| match played.content {
-            Content::Unknown => Err(StorageError::Unknown { medium: name.clone() }),
-            Content::Blank | Content::Flashed(_) => Ok((name.clone(), played.disk())),
-        };
-        self.media.iter().map(known).collect()
+        let unknown =
+            |played: &PlayedMedium| played.content == Content::Unknown && played.position != Position::Out;
+        match self.media.iter().find(|(_, played)| unknown(played)) {
+            Some((name, _)) => Err(StorageError::Unknown { medium: name.clone() }),
+            None => Ok(self.in_dut()),
+        }
+    }
+
+    fn played(&mut self, medium: &str) -> &mut PlayedMedium {
+        self.media.get_mut(medium).expect("check admits only boards whose media exist")
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! Suites and the doors call [`flash`]; it leaves the power off.
 
+mod sd;
+
 use crate::board::FlashProcedure;
 use crate::device::{Device, DeviceError};
 use crate::event::EventKind;
@@ -15,9 +17,8 @@ use crate::io::image::Image;
 pub async fn flash(device: &mut Device, image: &Image) -> Result<(), DeviceError> {
     let board = device.board.clone();
     let medium = &board.flash.medium;
-    device.power_off().await?;
     match board.flash.procedure {
-        FlashProcedure::Sd | FlashProcedure::Flasher => device.storage.flash(medium, image).await?,
+        FlashProcedure::Sd | FlashProcedure::Flasher => sd::write(device, medium, image).await?,
     }
     device.reset_firmware()?;
     device.events.record(EventKind::Flashed { medium: medium.clone(), digest: image.digest.clone() });

@@ -143,7 +143,12 @@ pub fn medium_of_node(node: &str) -> Option<&str> {
     node.strip_prefix(MEDIUM_PREFIX)
 }
 
-const MEDIUM_PREFIX: &str = "medium-";
+/// The medium that a device plays, by the id under which QEMU's events name it.
+pub fn medium_of_device(device: &str) -> Option<&str> {
+    medium_of_node(device.strip_suffix("-disk")?)
+}
+
+pub(super) const MEDIUM_PREFIX: &str = "medium-";
 
 #[derive(Default)]
 struct Arguments(Vec<String>);
@@ -284,7 +289,7 @@ fn medium(args: &mut Arguments, board: &Board, name: &str, disk: &Disk) {
             ),
         ),
     };
-    let boot = boot_index(board, name);
+    let boot = boot_index(board, name).map(|place| format!(",bootindex={place}")).unwrap_or_default();
     match attachment {
         Attachment::SdCard => unreachable!("handled above"),
         Attachment::Sata => args.option("-device", format!("ide-hd,id={node}-disk,drive={node}{boot}")),
@@ -304,12 +309,9 @@ fn medium(args: &mut Arguments, board: &Board, name: &str, disk: &Disk) {
 }
 
 /// Only PC firmware and UEFI read QEMU's boot order; elsewhere the board's own stage chooses.
-fn boot_index(board: &Board, medium: &str) -> String {
+pub(super) fn boot_index(board: &Board, medium: &str) -> Option<usize> {
     let place = board.boot_order.iter().position(|name| name == medium);
-    match (board.qemu.firmware, place) {
-        (Firmware::Bios | Firmware::Uefi, Some(place)) => format!(",bootindex={place}"),
-        _ => String::new(),
-    }
+    place.filter(|_| matches!(board.qemu.firmware, Firmware::Bios | Firmware::Uefi))
 }
 
 fn network(args: &mut Arguments, board: &Board, index: usize, reach: &Reach) {

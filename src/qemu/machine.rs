@@ -19,7 +19,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
-use super::arguments::medium_of_node;
+use super::arguments::{medium_of_device, medium_of_node};
 use super::monitor::{Monitor, MonitorError, RawEvent};
 use crate::deadline::Deadline;
 use crate::event::{EventKind, EventLog, Origin};
@@ -43,7 +43,7 @@ pub struct Start {
 /// A QEMU process that was seen to run.
 #[derive(Debug)]
 pub struct Machine {
-    monitor: Arc<Monitor>,
+    pub(super) monitor: Arc<Monitor>,
     state: watch::Receiver<SystemState>,
     cut: Option<oneshot::Sender<()>>,
     watcher: JoinHandle<io::Result<()>>,
@@ -261,6 +261,12 @@ impl Watcher {
             "SHUTDOWN" => {
                 self.state.send_replace(SystemState::Halted);
                 self.events.record(EventKind::Halt { by });
+            }
+            // It comes once for the medium and once for each part of it that has no name.
+            "DEVICE_DELETED" => {
+                if let Some(medium) = medium_of_device(&text("device")) {
+                    self.events.record(EventKind::MediumRemoved { medium: medium.to_owned() });
+                }
             }
             "GUEST_PANICKED" => self.events.record(EventKind::Panic),
             "WATCHDOG" => self.events.record(EventKind::Watchdog { action: text("action") }),

@@ -8,6 +8,7 @@ pub mod binary;
 pub mod boot_rom;
 pub mod config_txt;
 pub mod firmware;
+pub mod hot_plug;
 pub mod layer;
 pub mod machine;
 pub mod monitor;

@@ -120,6 +120,7 @@ impl Check<'_, '_> {
         let action = match verb {
             "power" => Action::Power(file.power?),
             "link" => Action::Link { up: file.link? == LinkVerb::Up, interface: file.interface },
+            "medium" => Action::Medium { name: file.name, verb: file.medium? },
             "flash" => Action::Flash(match file.flash?.as_str() {
                 "image" => FlashSource::Image,
                 path => FlashSource::File(self.path(&inner, path)?),
@@ -355,9 +356,10 @@ impl Check<'_, '_> {
     }
 }
 
-const VERBS: [&str; 12] = [
+const VERBS: [&str; 13] = [
     "power",
     "link",
+    "medium",
     "flash",
     "expect",
     "expect_regex",
@@ -371,13 +373,15 @@ const VERBS: [&str; 12] = [
 ];
 
 /// Which verbs each option goes with.
-const OPTIONS: [(&str, &[&str]); 8] = [
+const OPTIONS: [(&str, &[&str]); 9] = [
     ("interface", &["link"]),
+    ("name", &["medium"]),
     (
         "within",
         &[
             "power",
             "link",
+            "medium",
             "flash",
             "expect",
             "expect_regex",

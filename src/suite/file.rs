@@ -70,6 +70,8 @@ pub struct StepFile {
     pub power: Option<PowerVerb>,
     /// Puts a network cable in, or pulls it out; it stays so over power cycles.
     pub link: Option<LinkVerb>,
+    /// Puts a removable medium in, or takes it out, also while the DUT runs where its socket allows that.
+    pub medium: Option<MediumVerb>,
     /// Writes an image and verifies it: `image` is the one that the suite runs with, all else is a path relative
     /// to this file.
     pub flash: Option<String>,
@@ -95,6 +97,8 @@ pub struct StepFile {
 
     /// The network interface whose `link` changes, by its name in the board's file; the first if left out.
     pub interface: Option<String>,
+    /// The medium that is moved, by its name in the board's file; may be left out if only one can be.
+    pub name: Option<String>,
     /// How long the step may take; `60s` if left out, for `flash` and `exec` what is left of the test's time.
     pub within: Option<Time>,
     /// Variables that are set to groups of `expect_regex`, as in `{ address = "1" }`; they hold until the test ends.
@@ -138,6 +142,16 @@ pub enum LinkVerb {
     Up,
     /// Pulls it out.
     Down,
+}
+
+/// What can be done to a removable medium.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum MediumVerb {
+    /// Puts it into the DUT.
+    Insert,
+    /// Takes it out.
+    Remove,
 }
 
 /// One thing that must be true.

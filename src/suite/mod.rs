@@ -24,7 +24,7 @@ use crate::event::Origin;
 
 use self::template::{Template, Values};
 
-pub use self::file::PowerVerb;
+pub use self::file::{MediumVerb, PowerVerb};
 
 /// Tests that run one after the other on one DUT.
 #[derive(Debug, Clone)]
@@ -93,6 +93,13 @@ pub enum Action {
         interface: Option<String>,
         /// Whether the cable is in afterwards.
         up: bool,
+    },
+    /// Puts a removable medium in, or takes it out.
+    Medium {
+        /// Its name in the board file; `None` is the only one that can be moved.
+        name: Option<String>,
+        /// What is done to it.
+        verb: MediumVerb,
     },
     /// Writes an image and verifies it.
     Flash(FlashSource),
@@ -203,6 +210,7 @@ impl Action {
             Self::Power(PowerVerb::Press | PowerVerb::Hold) => Some(Capability::PowerButton),
             Self::Power(PowerVerb::Reset) => Some(Capability::Reset),
             Self::Link { .. } => Some(Capability::Network),
+            Self::Medium { .. } => Some(Capability::RemovableMedium),
             Self::Expect(_) | Self::ExpectRegex { .. } | Self::Send(_) | Self::SendKeys(_) => {
                 Some(Capability::Serial)
             }
@@ -230,7 +238,7 @@ impl Action {
                 | Assertion::Matches(left, right),
             ) => vec![left, right],
             Self::Exec(words) => words.iter().collect(),
-            Self::Power(_) | Self::Link { .. } | Self::Flash(_) => Vec::new(),
+            Self::Power(_) | Self::Link { .. } | Self::Medium { .. } | Self::Flash(_) => Vec::new(),
             Self::LogIn | Self::WaitEvent { .. } | Self::Assert(_) => Vec::new(),
         }
     }
@@ -245,6 +253,10 @@ impl fmt::Display for Action {
             Self::Link { interface, up } => {
                 write!(f, "link {}", if *up { "up" } else { "down" })?;
                 interface.iter().try_for_each(|name| write!(f, " of {name}"))
+            }
+            Self::Medium { name, verb } => {
+                write!(f, "{} medium", word(verb))?;
+                name.iter().try_for_each(|name| write!(f, " {name}"))
             }
             Self::Flash(FlashSource::Image) => f.write_str("flash the image"),
             Self::Flash(FlashSource::File(path)) => write!(f, "flash {}", path.display()),

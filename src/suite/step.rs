@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::run::Options;
 use super::template::{Template, Values};
-use super::{Action, Assertion, FlashSource, PowerVerb, Run, Suite, program};
+use super::{Action, Assertion, FlashSource, MediumVerb, PowerVerb, Run, Suite, program};
 use crate::board::{Arch, Login};
 use crate::deadline::{Deadline, Elapsed};
 use crate::device::console::{Console, ConsoleError, Pattern, quote};
@@ -86,6 +86,10 @@ pub(super) async fn perform(
         Action::Link { interface, up } => {
             Ok(scene.device.set_link(interface.as_deref(), *up, deadline).await?)
         }
+        Action::Medium { name, verb } => match verb {
+            MediumVerb::Insert => Ok(scene.device.insert_medium(name.as_deref(), deadline).await?),
+            MediumVerb::Remove => Ok(scene.device.remove_medium(name.as_deref(), deadline).await?),
+        },
         Action::Flash(source) => flash(scene, source, deadline).await,
         Action::Expect(text) => {
             let pattern = Pattern::text(&scene.fill(text)?);
@@ -171,7 +175,7 @@ pub(super) fn uname_machine(arch: Arch) -> &'static str {
 /// Whether a step does something to the DUT that can cause an event.
 fn acts(action: &Action) -> bool {
     match action {
-        Action::Power(_) | Action::Link { .. } | Action::Flash(_) => true,
+        Action::Power(_) | Action::Link { .. } | Action::Medium { .. } | Action::Flash(_) => true,
         Action::Send(_) | Action::SendKeys(_) => true,
         Action::Run(_) | Action::LogIn | Action::Exec(_) => true,
         Action::Expect(_) | Action::ExpectRegex { .. } | Action::WaitEvent { .. } | Action::Assert(_) => {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use standin::board::{Board, Catalog};
+use standin::board::{Board, Catalog, check};
 use standin::deadline::Deadline;
 use standin::device::Device;
 use standin::device::console::Pattern;
@@ -31,6 +31,20 @@ pub fn secs(seconds: u64) -> Deadline {
 
 /// A stand-in of the SeaBIOS PC under TCG, off and blank.
 pub fn seabios_pc(forwards: Vec<u16>) -> Hold {
+    seabios(Catalog::load(None).unwrap().board("pc-seabios").unwrap(), forwards)
+}
+
+/// A stand-in of the PC that an installer is for, after `edits` of its board file.
+pub fn installer_pc(edits: &[(&str, &str)]) -> Hold {
+    let text = include_str!("installer-pc.toml").to_owned();
+    let text = edits.iter().fold(text, |text, (from, to)| {
+        assert!(text.contains(from), "installer-pc.toml does not say {from}");
+        text.replacen(from, to, 1)
+    });
+    seabios(Arc::new(check::board(Path::new("installer-pc.toml"), &text).unwrap()), Vec::new())
+}
+
+fn seabios(board: Arc<Board>, forwards: Vec<u16>) -> Hold {
     let player = Player {
         program: "qemu-system-x86_64".into(),
         accelerator: Accelerator::Tcg,
@@ -38,7 +52,6 @@ pub fn seabios_pc(forwards: Vec<u16>) -> Hold {
         firmware: InstalledFirmware::None,
     };
     let dir = tempfile::tempdir().unwrap();
-    let board = Catalog::load(None).unwrap().board("pc-seabios").unwrap();
     Hold { device: open(dir.path(), board, player, forwards), dir }
 }
 
