@@ -93,6 +93,24 @@ pub enum EventKind {
         /// The medium's name in the board file.
         medium: String,
     },
+    /// The boot switch was operated.
+    BootSwitch {
+        /// `normal` or `flash`.
+        position: String,
+    },
+    /// The USB boot port got power.
+    UsbPortOn,
+    /// The USB boot port lost its power.
+    UsbPortOff,
+    /// An installer has written a medium, and ended as it should.
+    Installed {
+        /// The medium's name in the board file.
+        medium: String,
+        /// The digest of the installer, by which the cache knows it.
+        digest: String,
+        /// How much the DUT wrote to the medium.
+        written_bytes: u64,
+    },
     /// An image was written to a medium, and verified.
     Flashed {
         /// The medium's name in the board file.
@@ -104,7 +122,7 @@ pub enum EventKind {
 
 impl EventKind {
     /// The names that a suite may wait for, in the order of the variants.
-    pub const NAMES: [&'static str; 15] = [
+    pub const NAMES: [&'static str; 19] = [
         "power-on",
         "power-off",
         "button-press",
@@ -120,6 +138,10 @@ impl EventKind {
         "link-down",
         "medium-inserted",
         "medium-removed",
+        "boot-switch",
+        "usb-port-on",
+        "usb-port-off",
+        "installed",
     ];
 
     /// The name under which suites and reports know it.
@@ -140,6 +162,10 @@ impl EventKind {
             Self::LinkDown { .. } => 12,
             Self::MediumInserted { .. } => 13,
             Self::MediumRemoved { .. } => 14,
+            Self::BootSwitch { .. } => 15,
+            Self::UsbPortOn => 16,
+            Self::UsbPortOff => 17,
+            Self::Installed { .. } => 18,
         };
         Self::NAMES[index]
     }

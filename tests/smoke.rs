@@ -3,6 +3,7 @@
 mod support;
 
 use standin::io::image::Image;
+use standin::procedure::InstallerChoice;
 use standin::suite::outcome::{Outcome, SuiteReport, Verdict};
 use standin::suite::run::{Options, run};
 use standin::suite::{Suite, builtin, check};
@@ -22,6 +23,7 @@ async fn run_on(
     let image: Image = hold.selftest();
     let run_dir = hold.dir.path().to_owned();
     let options = Options {
+        installer: InstallerChoice::Auto,
         image: Some(&image),
         fail_fast: None,
         run_dir: &run_dir,

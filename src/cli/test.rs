@@ -11,7 +11,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::interrupt::Interrupted;
-use super::place::{AcceleratorOption, BackendOption, run_dir};
+use super::place::{AcceleratorOption, BackendOption, InstallerOption, run_dir};
 use super::{CliError, Context, Exit, has_colours, interrupt, say, up};
 use crate::board::Board;
 use crate::device::Device;
@@ -49,6 +49,9 @@ pub struct Args {
     /// The image that suites flash, raw or gzip, instead of their own; `selftest` is the built-in one
     #[arg(long, value_name = "FILE")]
     image: Option<PathBuf>,
+    /// Whether the image is an installer, which `flash` then runs
+    #[arg(long, value_enum, default_value = "auto")]
+    installer: InstallerOption,
     /// Whether the stand-in or the real board is the DUT
     #[arg(long, value_enum, default_value = "auto")]
     backend: BackendOption,
@@ -210,6 +213,7 @@ impl Hold<'_> {
         let options = Options {
             image: self.image,
             fail_fast: self.args.fail_fast.then_some(true),
+            installer: self.args.installer.into(),
             run_dir: &evidence,
             images: self.cache,
             backend: BACKEND,

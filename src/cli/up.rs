@@ -9,7 +9,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 
 use super::interrupt::Interrupted;
-use super::place::{AcceleratorOption, run_dir};
+use super::place::{AcceleratorOption, InstallerOption, run_dir};
 use super::{CliError, Context, Exit, Output, interrupt, say};
 use crate::board::{Board, Medium};
 use crate::deadline::Deadline;
@@ -19,7 +19,7 @@ use crate::io::image::Image;
 use crate::io::selftest::SELFTEST_IMAGE;
 use crate::lab::player::{self, Chosen};
 use crate::lab::{Places, open_stand_in};
-use crate::procedure;
+use crate::procedure::{self, InstallerChoice, Order};
 use crate::sys::blocking::blocking;
 use crate::sys::run_dir::RunDir;
 use crate::sys::terminal::RawTerminal;
@@ -40,6 +40,9 @@ pub struct Args {
     /// The image to flash first, raw or gzip; `selftest` is the built-in one
     #[arg(long, value_name = "FILE", default_value = "selftest")]
     image: PathBuf,
+    /// Whether the image is an installer, which is run to its end first
+    #[arg(long, value_enum, default_value = "auto")]
+    installer: InstallerOption,
     /// What executes the guest's instructions
     #[arg(long, value_enum, default_value = "auto")]
     accelerator: AcceleratorOption,
@@ -89,7 +92,7 @@ async fn hold(
         return Ok(Exit::Passed);
     }
     let mut device = open_stand_in(board, chosen.player, &places, args.forward).map_err(CliError::broken)?;
-    let ended = attend(&mut device, &image, interrupted).await;
+    let ended = attend(&mut device, &image, args.installer, interrupted).await;
     let closed = device.close().await.map_err(CliError::broken);
     closed.and(ended)
 }
@@ -110,7 +113,8 @@ pub(super) async fn print_qemu_args(
         open_stand_in(board.clone(), player, places, forwards.to_vec()).map_err(CliError::broken)?;
     let printed = async {
         if let Some(image) = image {
-            procedure::flash(&mut device, image).await?;
+            let order = Order { installer: InstallerChoice::No, ..Order::until(Deadline::after(FOREVER)) };
+            procedure::flash_as(&mut device, image, &order).await?;
         }
         Output::default().line(device.command_line().await?)
     };
@@ -132,14 +136,32 @@ pub(super) async fn open_image(name: &Path, cache: &Path, medium: &Medium) -> Re
 }
 
 /// Flashes, powers on, and passes bytes until somebody or something ends it.
-async fn attend(device: &mut Device, image: &Image, interrupted: &Interrupted) -> Result<Exit, CliError> {
+async fn attend(
+    device: &mut Device,
+    image: &Image,
+    installer: InstallerOption,
+    interrupted: &Interrupted,
+) -> Result<Exit, CliError> {
     let events = device.events.clone();
     let mut said = device.console().map_err(CliError::usage)?.subscribe();
+    let order = Order { installer: installer.into(), ..Order::until(Deadline::after(FOREVER)) };
     let start = async {
-        procedure::flash(device, image).await?;
-        Ok(device.power_on(Deadline::after(SWITCHING)).await?)
+        procedure::flash_as(device, image, &order).await?;
+        Ok::<_, CliError>(device.power_on(Deadline::after(SWITCHING)).await?)
     };
-    interrupt::unless(interrupted, start).await?;
+    let start_and_show = async {
+        tokio::pin!(start);
+        loop {
+            tokio::select! {
+                started = &mut start => return started,
+                // What an installer says; nobody misses what came too fast.
+                bytes = said.recv() => bytes.as_deref().map_or(Ok(()), show)?,
+            }
+        }
+    };
+    interrupt::unless(interrupted, start_and_show).await?;
+    let started =
+        events.since(0).iter().rfind(|event| event.kind == EventKind::PowerOn).map_or(0, |event| event.id);
     // Until here Ctrl-C interrupts; from here on it is typed.
     let raw = RawTerminal::enter().map_err(CliError::broken)?;
     if raw.is_some() {
@@ -150,7 +172,7 @@ async fn attend(device: &mut Device, image: &Image, interrupted: &Interrupted) -
         say(format_args!("port {port} of the board is {here}"));
     }
     let mut keys = read_keys();
-    let over = events.wait_for(0, Deadline::after(FOREVER), |kind| {
+    let over = events.wait_for(started, Deadline::after(FOREVER), |kind| {
         matches!(kind, EventKind::Halt { .. }) || kind.lab_fault().is_some()
     });
     tokio::pin!(over);

@@ -50,7 +50,9 @@ pub enum Content {
     Blank,
     /// What this image, by its digest, and the DUT since then have written.
     Flashed(String),
-    /// A flash was cut short; it must be flashed again before power-on.
+    /// What the installer with this digest, and the DUT since then have written.
+    Installed(String),
+    /// A flash or an installation was cut short; it must be flashed again before power-on.
     Unknown,
 }
 

@@ -25,6 +25,8 @@ pub struct Launch {
     pub firmware: FirmwareFiles,
     /// What plays each medium that is plugged in, by its name in the board file.
     pub media: Vec<(String, Disk)>,
+    /// The medium that the board's boot switch puts before all others.
+    pub boots_first: Option<String>,
     /// How this host reaches the DUT's TCP ports.
     pub reach: Reach,
 }
@@ -127,8 +129,11 @@ pub fn arguments(board: &Board, launch: &Launch) -> Vec<String> {
     monitor(&mut args);
     serial_lines(&mut args, board);
     usb(&mut args, board);
-    for (name, disk) in &launch.media {
-        medium(&mut args, board, name, disk);
+    // U-Boot tries the first disk that it finds, and no other.
+    let is_first = |name: &String| launch.boots_first.as_ref() == Some(name);
+    let (first, others): (Vec<_>, Vec<_>) = launch.media.iter().partition(|(name, _)| is_first(name));
+    for (name, disk) in first.into_iter().chain(others) {
+        medium(&mut args, board, name, disk, boot_place(board, name, launch.boots_first.as_deref()));
     }
     for index in 0..board.network.len() {
         network(&mut args, board, index, &launch.reach);
@@ -252,7 +257,7 @@ fn has_pci(board: &Board) -> bool {
     MachineType::named(&board.qemu.machine).is_some_and(|machine| machine.pci)
 }
 
-fn medium(args: &mut Arguments, board: &Board, name: &str, disk: &Disk) {
+fn medium(args: &mut Arguments, board: &Board, name: &str, disk: &Disk, boot_place: Option<usize>) {
     let node = format!("{MEDIUM_PREFIX}{name}");
     let attachment = board.qemu.attach.get(name).expect("check admits only boards that attach every medium");
     // A flush to this host's disk would only help if the host lost power: the file ends with the run. What a
@@ -289,7 +294,7 @@ fn medium(args: &mut Arguments, board: &Board, name: &str, disk: &Disk) {
             ),
         ),
     };
-    let boot = boot_index(board, name).map(|place| format!(",bootindex={place}")).unwrap_or_default();
+    let boot = boot_place.map(|place| format!(",bootindex={place}")).unwrap_or_default();
     match attachment {
         Attachment::SdCard => unreachable!("handled above"),
         Attachment::Sata => args.option("-device", format!("ide-hd,id={node}-disk,drive={node}{boot}")),
@@ -309,8 +314,11 @@ fn medium(args: &mut Arguments, board: &Board, name: &str, disk: &Disk) {
 }
 
 /// Only PC firmware and UEFI read QEMU's boot order; elsewhere the board's own stage chooses.
-pub(super) fn boot_index(board: &Board, medium: &str) -> Option<usize> {
-    let place = board.boot_order.iter().position(|name| name == medium);
+pub(super) fn boot_place(board: &Board, medium: &str, first: Option<&str>) -> Option<usize> {
+    let place = match board.boot_order.iter().position(|name| name == medium) {
+        _ if first == Some(medium) => Some(0),
+        place => place.map(|place| place + usize::from(first.is_some())),
+    };
     place.filter(|_| matches!(board.qemu.firmware, Firmware::Bios | Firmware::Uefi))
 }
 

@@ -1,10 +1,11 @@
-//! Media that come and go while a machine runs: sticks on USB, as only that bus takes them at any time.
+//! The media of a machine that runs: sticks on USB that come and go, as only that bus takes them at any time, and
+//! what the system writes.
 //!
 //! `device::power` calls it. The watcher of [`super::machine`] records the removal when QEMU tells of it.
 
 use serde_json::{Value, json};
 
-use super::arguments::{Disk, MEDIUM_PREFIX, boot_index};
+use super::arguments::{Disk, MEDIUM_PREFIX, boot_place};
 use super::machine::{Machine, MachineError};
 use crate::board::Board;
 use crate::deadline::Deadline;
@@ -21,7 +22,7 @@ impl Machine {
         deadline: Deadline,
     ) -> Result<(), MachineError> {
         let (node, mut stick) = (block_node(medium, disk), stick(medium));
-        if let Some(place) = boot_index(board, medium) {
+        if let Some(place) = boot_place(board, medium, None) {
             stick["bootindex"] = json!(place);
         }
         self.monitor.execute_raw("blockdev-add", node, deadline).await?;
@@ -34,6 +35,18 @@ impl Machine {
         let id = stick(medium)["id"].clone();
         self.monitor.execute_raw("device_del", json!({ "id": id }), deadline).await?;
         Ok(())
+    }
+
+    /// How many bytes the system has written to a medium.
+    pub async fn written_bytes(&self, medium: &str, deadline: Deadline) -> Result<u64, MachineError> {
+        let node = node_name(medium);
+        // qapi's type of the answer is that of a newer QEMU.
+        let all = self.monitor.execute_raw("query-blockstats", json!({}), deadline).await?;
+        let is_it = |stats: &&Value| {
+            [&stats["device"], &stats["node-name"]].iter().any(|name| name.as_str() == Some(&node))
+        };
+        let stats = all.as_array().and_then(|all| all.iter().find(is_it));
+        Ok(stats.and_then(|stats| stats["stats"]["wr_bytes"].as_u64()).unwrap_or(0))
     }
 
     /// Closes the file of a stick that was taken out.

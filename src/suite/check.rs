@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::file::{AssertFile, LinkVerb, StepFile, SuiteFile, TestFile};
 use super::template::{Template, Values};
-use super::{Action, Assertion, FlashSource, ImageChoice, Run, Step, Suite, Test};
+use super::{Action, Assertion, FlashSource, FlashStep, ImageChoice, Run, Step, Suite, Test};
 use crate::board::{Capability, Time};
 use crate::device::console::Pattern;
 use crate::device::power::PowerState;
@@ -121,9 +121,16 @@ impl Check<'_, '_> {
             "power" => Action::Power(file.power?),
             "link" => Action::Link { up: file.link? == LinkVerb::Up, interface: file.interface },
             "medium" => Action::Medium { name: file.name, verb: file.medium? },
-            "flash" => Action::Flash(match file.flash?.as_str() {
-                "image" => FlashSource::Image,
-                path => FlashSource::File(self.path(&inner, path)?),
+            "boot_switch" => Action::BootSwitch(file.boot_switch?),
+            "usb_port" => Action::UsbPort(file.usb_port?),
+            "flash" => Action::Flash(FlashStep {
+                source: match file.flash?.as_str() {
+                    "image" => FlashSource::Image,
+                    path => FlashSource::File(self.path(&inner, path)?),
+                },
+                installer: file.installer,
+                ends: file.ends,
+                within,
             }),
             "expect" => Action::Expect(self.text(&inner, &file.expect?)),
             "expect_regex" => {
@@ -356,10 +363,12 @@ impl Check<'_, '_> {
     }
 }
 
-const VERBS: [&str; 13] = [
+const VERBS: [&str; 15] = [
     "power",
     "link",
     "medium",
+    "boot_switch",
+    "usb_port",
     "flash",
     "expect",
     "expect_regex",
@@ -373,9 +382,11 @@ const VERBS: [&str; 13] = [
 ];
 
 /// Which verbs each option goes with.
-const OPTIONS: [(&str, &[&str]); 9] = [
+const OPTIONS: [(&str, &[&str]); 11] = [
     ("interface", &["link"]),
     ("name", &["medium"]),
+    ("installer", &["flash"]),
+    ("ends", &["flash"]),
     (
         "within",
         &[

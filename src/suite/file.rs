@@ -10,9 +10,11 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::board::{Capability, Time};
+use crate::board::{Capability, InstallEnd, Time};
+use crate::device::boot_switch::SwitchPosition;
 use crate::device::power::PowerState;
 use crate::event::{EventKind, Origin};
+use crate::procedure::InstallerChoice;
 
 /// A suite: tests that run one after the other on one DUT.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -72,8 +74,13 @@ pub struct StepFile {
     pub link: Option<LinkVerb>,
     /// Puts a removable medium in, or takes it out, also while the DUT runs where its socket allows that.
     pub medium: Option<MediumVerb>,
-    /// Writes an image and verifies it: `image` is the one that the suite runs with, all else is a path relative
-    /// to this file.
+    /// Operates the boot switch: `flash` makes the board start from the medium that is flashed, or show it over USB,
+    /// from the next time on that power comes.
+    pub boot_switch: Option<SwitchPosition>,
+    /// Switches the power of the USB boot port, through which the host writes the board's medium.
+    pub usb_port: Option<OnOff>,
+    /// Writes an image and verifies it, and runs it if it is an installer: `image` is the one that the suite runs
+    /// with, all else is a path relative to this file.
     pub flash: Option<String>,
     /// Waits until the console says this text.
     pub expect: Option<String>,
@@ -99,6 +106,10 @@ pub struct StepFile {
     pub interface: Option<String>,
     /// The medium that is moved, by its name in the board's file; may be left out if only one can be.
     pub name: Option<String>,
+    /// Whether what is flashed is an installer, which is run; if left out, what is in it tells.
+    pub installer: Option<InstallerChoice>,
+    /// How the installer says that it is done; if left out, the board's file tells.
+    pub ends: Option<InstallEnd>,
     /// How long the step may take; `60s` if left out, for `flash` and `exec` what is left of the test's time.
     pub within: Option<Time>,
     /// Variables that are set to groups of `expect_regex`, as in `{ address = "1" }`; they hold until the test ends.
@@ -142,6 +153,16 @@ pub enum LinkVerb {
     Up,
     /// Pulls it out.
     Down,
+}
+
+/// What can be done to a port's power.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnOff {
+    /// Gives it.
+    On,
+    /// Takes it.
+    Off,
 }
 
 /// What can be done to a removable medium.

@@ -18,13 +18,15 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::board::{Capability, word};
+use crate::board::{Capability, InstallEnd, word};
+use crate::device::boot_switch::SwitchPosition;
 use crate::device::power::PowerState;
 use crate::event::Origin;
+use crate::procedure::InstallerChoice;
 
 use self::template::{Template, Values};
 
-pub use self::file::{MediumVerb, PowerVerb};
+pub use self::file::{MediumVerb, OnOff, PowerVerb};
 
 /// Tests that run one after the other on one DUT.
 #[derive(Debug, Clone)]
@@ -101,8 +103,12 @@ pub enum Action {
         /// What is done to it.
         verb: MediumVerb,
     },
-    /// Writes an image and verifies it.
-    Flash(FlashSource),
+    /// Operates the boot switch.
+    BootSwitch(SwitchPosition),
+    /// Switches the power of the USB boot port.
+    UsbPort(OnOff),
+    /// Writes an image and verifies it, and runs it if it is an installer.
+    Flash(FlashStep),
     /// Waits for a text on the console.
     Expect(Template),
     /// Waits for a regular expression on the console.
@@ -131,6 +137,19 @@ pub enum Action {
     Assert(Assertion),
     /// Runs a program on the host.
     Exec(Vec<Template>),
+}
+
+/// What a `flash` step does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FlashStep {
+    /// What it writes.
+    pub source: FlashSource,
+    /// Whether that is an installer; `None` leaves it to the run.
+    pub installer: Option<InstallerChoice>,
+    /// How the installer says that it is done; `None` leaves it to the board's file.
+    pub ends: Option<InstallEnd>,
+    /// How long the step may take, and so the installer; `None` leaves that to the board's file.
+    pub within: Option<Duration>,
 }
 
 /// What a `flash` step writes.
@@ -192,7 +211,7 @@ impl Suite {
     pub fn wants_image(&self) -> bool {
         let mut steps = self.tests.iter().flat_map(|test| &test.steps);
         steps.any(|step| {
-            matches!(step.action, Action::Flash(FlashSource::Image))
+            matches!(&step.action, Action::Flash(flash) if flash.source == FlashSource::Image)
                 || step
                     .action
                     .templates()
@@ -211,6 +230,8 @@ impl Action {
             Self::Power(PowerVerb::Reset) => Some(Capability::Reset),
             Self::Link { .. } => Some(Capability::Network),
             Self::Medium { .. } => Some(Capability::RemovableMedium),
+            Self::BootSwitch(_) => Some(Capability::BootSwitch),
+            Self::UsbPort(_) => Some(Capability::UsbBootPort),
             Self::Expect(_) | Self::ExpectRegex { .. } | Self::Send(_) | Self::SendKeys(_) => {
                 Some(Capability::Serial)
             }
@@ -239,6 +260,7 @@ impl Action {
             ) => vec![left, right],
             Self::Exec(words) => words.iter().collect(),
             Self::Power(_) | Self::Link { .. } | Self::Medium { .. } | Self::Flash(_) => Vec::new(),
+            Self::BootSwitch(_) | Self::UsbPort(_) => Vec::new(),
             Self::LogIn | Self::WaitEvent { .. } | Self::Assert(_) => Vec::new(),
         }
     }
@@ -258,8 +280,12 @@ impl fmt::Display for Action {
                 write!(f, "{} medium", word(verb))?;
                 name.iter().try_for_each(|name| write!(f, " {name}"))
             }
-            Self::Flash(FlashSource::Image) => f.write_str("flash the image"),
-            Self::Flash(FlashSource::File(path)) => write!(f, "flash {}", path.display()),
+            Self::BootSwitch(position) => write!(f, "boot switch {}", word(position)),
+            Self::UsbPort(verb) => write!(f, "USB boot port {}", word(verb)),
+            Self::Flash(step) => match &step.source {
+                FlashSource::Image => f.write_str("flash the image"),
+                FlashSource::File(path) => write!(f, "flash {}", path.display()),
+            },
             Self::Expect(text) => write!(f, "expect {}", quoted(text)),
             Self::ExpectRegex { regex, .. } => write!(f, "expect regex `{}`", regex.source()),
             Self::Send(text) => write!(f, "send {}", quoted(text)),

@@ -20,6 +20,7 @@ use crate::deadline::Deadline;
 use crate::device::Device;
 use crate::event::{Event, EventKind};
 use crate::io::image::Image;
+use crate::procedure::InstallerChoice;
 
 /// What a run is given besides suite and device.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub struct Options<'a> {
     pub image: Option<&'a Image>,
     /// Whether the first failure ends the suite; `None` leaves it to the suite.
     pub fail_fast: Option<bool>,
+    /// Whether what a step flashes is an installer, if the step does not say.
+    pub installer: InstallerChoice,
     /// Where evidence goes.
     pub run_dir: &'a Path,
     /// The cache for images that steps bring along.

@@ -1,21 +1,20 @@
 //! Performs one step of a test on the device.
 
+mod flash;
+
 use std::error::Error;
 use std::path::PathBuf;
 
 use super::run::Options;
 use super::template::{Template, Values};
-use super::{Action, Assertion, FlashSource, MediumVerb, PowerVerb, Run, Suite, program};
+use super::{Action, Assertion, MediumVerb, OnOff, PowerVerb, Run, Suite, program};
 use crate::board::{Arch, Login};
 use crate::deadline::{Deadline, Elapsed};
 use crate::device::console::{Console, ConsoleError, Pattern, quote};
 use crate::device::power::PowerState;
 use crate::device::{Device, DeviceError, Fault, NotFitted};
 use crate::event::{Event, EventKind, Origin};
-use crate::io::image::Image;
 use crate::message::chain;
-use crate::procedure;
-use crate::sys::blocking::blocking;
 
 /// What the steps of one test work on.
 pub(super) struct Scene<'a> {
@@ -90,7 +89,9 @@ pub(super) async fn perform(
             MediumVerb::Insert => Ok(scene.device.insert_medium(name.as_deref(), deadline).await?),
             MediumVerb::Remove => Ok(scene.device.remove_medium(name.as_deref(), deadline).await?),
         },
-        Action::Flash(source) => flash(scene, source, deadline).await,
+        Action::BootSwitch(position) => Ok(scene.device.set_boot_switch(*position)?),
+        Action::UsbPort(verb) => Ok(scene.device.set_usb_port(*verb == OnOff::On)?),
+        Action::Flash(step) => flash::flash(scene, step, deadline).await,
         Action::Expect(text) => {
             let pattern = Pattern::text(&scene.fill(text)?);
             scene.console()?.wait_for(&pattern, deadline).await?;
@@ -176,6 +177,7 @@ pub(super) fn uname_machine(arch: Arch) -> &'static str {
 fn acts(action: &Action) -> bool {
     match action {
         Action::Power(_) | Action::Link { .. } | Action::Medium { .. } | Action::Flash(_) => true,
+        Action::BootSwitch(_) | Action::UsbPort(_) => true,
         Action::Send(_) | Action::SendKeys(_) => true,
         Action::Run(_) | Action::LogIn | Action::Exec(_) => true,
         Action::Expect(_) | Action::ExpectRegex { .. } | Action::WaitEvent { .. } | Action::Assert(_) => {
@@ -197,30 +199,6 @@ async fn power(device: &mut Device, verb: PowerVerb, deadline: Deadline) -> Resu
     };
     let late = |Elapsed { given }| StepError::Broken(format!("the power was not switched within {given:?}"));
     Ok(deadline.bound(switched).await.map_err(late)??)
-}
-
-async fn flash(scene: &mut Scene<'_>, source: &FlashSource, deadline: Deadline) -> Result<(), StepError> {
-    let late = |Elapsed { given }| StepError::Broken(format!("the flash did not end within {given:?}"));
-    let opened;
-    let image = match source {
-        FlashSource::Image => {
-            let missing = || StepError::Broken("the suite flashes an image, and none was given".to_owned());
-            scene.options.image.ok_or_else(missing)?
-        }
-        FlashSource::File(path) => {
-            let (path, cache) = (path.clone(), scene.options.images.to_owned());
-            let medium = scene.device.board.flash_medium();
-            let (medium, capacity) = (medium.name.clone(), medium.size.0);
-            let open = blocking(move || Image::open(&path, &cache, &medium, capacity));
-            opened = deadline
-                .bound(open)
-                .await
-                .map_err(late)?
-                .map_err(|error| StepError::Broken(chain(&error)))?;
-            &opened
-        }
-    };
-    Ok(deadline.bound(procedure::flash(scene.device, image)).await.map_err(late)??)
 }
 
 async fn run_command(scene: &mut Scene<'_>, run: &Run, deadline: Deadline) -> Result<(), StepError> {

@@ -4,9 +4,11 @@
 #![allow(dead_code, clippy::allow_attributes, reason = "each test binary uses its own part of this")]
 
 use std::path::{Path, PathBuf};
+use std::process::Child;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use nix::unistd::Pid;
 use standin::board::{Board, Catalog, check};
 use standin::deadline::Deadline;
 use standin::device::Device;
@@ -76,9 +78,23 @@ fn open(dir: &Path, board: Arc<Board>, player: Player, forwards: Vec<u16>) -> De
     open_stand_in(board, player, &places, forwards).unwrap()
 }
 
+/// The self-test with the label of an installer, and a line that it runs at boot; for where these stand, see
+/// `firmware-images/README.md`.
+pub fn installer_bytes(line: &str) -> Vec<u8> {
+    let mut image = SELFTEST_IMAGE.to_vec();
+    image[544..][..line.len()].copy_from_slice(line.as_bytes());
+    image[512 * 512 + 43..][..11].copy_from_slice(b"FLASH-BOOT ");
+    image
+}
+
 impl Hold {
     pub fn selftest(&self) -> Image {
         Image::built_in("selftest", SELFTEST_IMAGE, self.dir.path()).unwrap()
+    }
+
+    /// The self-test as an installer's image that runs `line` at boot.
+    pub fn installer(&self, line: &str) -> Image {
+        Image::built_in(&format!("installer: {line}"), &installer_bytes(line), self.dir.path()).unwrap()
     }
 
     pub async fn wait_for(&mut self, text: &str) {
@@ -128,4 +144,37 @@ pub fn standin(dir: &Path) -> std::process::Command {
         .env_remove("STANDIN_LOG")
         .stdin(std::process::Stdio::null());
     command
+}
+
+pub fn pid_of(child: &Child) -> Pid {
+    Pid::from_raw(i32::try_from(child.id()).expect("the kernel's process ids are positive i32"))
+}
+
+/// The process ids of the QEMUs that use files below `dir`.
+pub fn machines(dir: &Path) -> Vec<Pid> {
+    let numbers = processes_with(&dir.join("runs")).into_iter();
+    let numbers = numbers.filter_map(|path| path.file_name()?.to_str()?.parse().ok());
+    numbers.map(Pid::from_raw).collect()
+}
+
+/// Looks until `done` says so; panics after 20 s.
+pub fn look_until<T>(what: &str, done: impl FnMut() -> Option<T>) -> T {
+    look_until_within(Duration::from_secs(20), what, done)
+}
+
+/// Looks until `done` says so; panics when `given` is over.
+pub fn look_until_within<T>(given: Duration, what: &str, mut done: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(found) = done() {
+            return found;
+        }
+        assert!(begun.elapsed() < given, "{what} was not seen within {given:?}");
+        std::thread::yield_now();
+    }
+}
+
+pub fn run_dirs(dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir.join("runs")).into_iter().flatten();
+    entries.map(|entry| entry.expect("it can be listed").path()).filter(|path| path.is_dir()).collect()
 }

@@ -43,4 +43,17 @@ impl Storage {
             _ => Ok(played.disk()),
         }
     }
+
+    /// The installer on `carrier` begins to write `medium`: from now on nobody knows what they hold.
+    pub fn begin_installation(&mut self, carrier: &str, medium: &str) {
+        for name in [carrier, medium] {
+            self.played(name).content = Content::Unknown;
+        }
+    }
+
+    /// The installer `digest` on `carrier` has written `medium`.
+    pub fn end_installation(&mut self, carrier: &str, medium: &str, digest: &str) {
+        self.played(carrier).content = Content::Flashed(digest.to_owned());
+        self.played(medium).content = Content::Installed(digest.to_owned());
+    }
 }
