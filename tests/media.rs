@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use standin::device::DeviceError;
 use standin::device::storage::Position;
 use standin::event::EventKind;
+use standin::procedure;
 use support::{Hold, installer_pc, processes_with, seabios_pc, secs};
 
 /// Whether the machine of `hold` has the file that plays `medium` open.
@@ -71,6 +72,21 @@ async fn a_stick_that_is_out_is_not_in_the_machine_at_power_on() {
     assert!(is_open(&hold, "spare"));
     hold.device.power_cycle(secs(10)).await.unwrap();
     assert!(is_open(&hold, "spare"));
+    hold.close_and_expect_nothing_left().await;
+}
+
+#[tokio::test]
+async fn a_board_whose_card_is_out_has_nothing_to_boot_from() {
+    let mut hold = support::stand_in("raspberrypi4-64").await;
+    let image = hold.selftest();
+    procedure::flash(&mut hold.device, &image).await.unwrap();
+    hold.device.remove_medium(None, secs(10)).await.unwrap();
+    let refused = hold.device.power_on(secs(30)).await.unwrap_err();
+    let why = "raspberrypi4-64 has nothing to boot from: medium `sd` is out";
+    assert_eq!(fault_of(&refused), (standin::device::Fault::Dut, why.to_owned()));
+    hold.device.insert_medium(None, secs(10)).await.unwrap();
+    hold.device.power_on(secs(30)).await.unwrap();
+    hold.wait_for("selftest# ").await;
     hold.close_and_expect_nothing_left().await;
 }
 

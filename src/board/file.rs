@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use super::{
     Arch, Attachment, BootSwitch, ByteSize, Facts, FidelityLevel, Firmware, FlashProcedure, InstallEnd,
-    KeyboardSocket, MediumKind, NetworkDevice, ScreenConnector, ScreenDevice, StartsOn, Time, Watchdog,
+    KeyboardSocket, MediumKind, NetworkDevice, ScreenConnector, ScreenDevice, StartsOn, Time, Tpm, Watchdog,
 };
 
 /// A board of standin: one real board, as a person would see it on the desk, and who plays it in QEMU.
@@ -162,6 +162,8 @@ pub struct QemuFile {
     pub panic_device: bool,
     /// The watchdog that the machine has beyond its built-in one.
     pub watchdog: Option<Watchdog>,
+    /// The TPM that the machine has, which swtpm plays.
+    pub tpm: Option<Tpm>,
     /// Which device each medium hangs on, by the medium's name.
     pub attach: BTreeMap<String, Attachment>,
     /// Which device plays each network interface, by the interface's name.

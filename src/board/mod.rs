@@ -364,6 +364,8 @@ pub struct StandIn {
     pub panic_device: bool,
     /// The watchdog that the machine has beyond its built-in one.
     pub watchdog: Option<Watchdog>,
+    /// Its TPM.
+    pub tpm: Option<Tpm>,
 }
 
 /// What runs before the operating system.
@@ -410,6 +412,14 @@ pub enum Watchdog {
     I6300esb,
     /// The one in Intel's ICH9, which q35 has by itself; this lets it reset the machine.
     Itco,
+}
+
+/// Versions of the TPM specification.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Tpm {
+    /// 2.0, played by swtpm.
+    #[serde(rename = "2.0")]
+    V2,
 }
 
 /// What a stand-in mirrors of the real board, in sentences for people.

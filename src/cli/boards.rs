@@ -256,6 +256,9 @@ fn stand_in(board: &Board) -> Vec<[String; 2]> {
     if let Some(watchdog) = qemu.watchdog {
         rows.push(fact("watchdog", word(&watchdog)));
     }
+    if let Some(tpm) = qemu.tpm {
+        rows.push(fact("TPM", format!("{}, played by swtpm", word(&tpm))));
+    }
     if qemu.panic_device {
         rows.push(fact("panics", "reported by a pvpanic device"));
     }

@@ -19,6 +19,7 @@ use crate::qemu::arguments::{Accelerator, Disk, FirmwareFiles, Launch, Reach, ar
 use crate::qemu::boot_rom::{self, BootRomError, Model};
 use crate::qemu::firmware::FlashFormat;
 use crate::qemu::machine::{Machine, MachineError, Start, SystemState, command_line};
+use crate::qemu::tpm::TpmStart;
 use crate::sys::blocking::blocking;
 use crate::sys::serial_line::SerialLine;
 
@@ -33,6 +34,8 @@ pub struct Player {
     pub sandbox: bool,
     /// The files of the board's firmware, as they are installed.
     pub firmware: InstalledFirmware,
+    /// swtpm's program; `None` only for a board without a TPM.
+    pub tpm: Option<PathBuf>,
 }
 
 /// Firmware as it is installed on this host; never written.
@@ -295,15 +298,18 @@ impl Power {
         }
     }
 
-    /// Makes the firmware forget what it has learnt, as a flash does: UEFI variables are those of a new board.
+    /// Makes the firmware forget what it has learnt, as a flash does: UEFI variables and TPM are those of a new
+    /// board.
     pub fn reset_firmware(&self) -> Result<(), PowerError> {
-        let path = self.variables();
-        match fs::remove_file(&path) {
+        let removed = |path: PathBuf, removed: io::Result<()>| match removed {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
                 Err(PowerError::Firmware { path, source })
             }
             _ => Ok(()),
-        }
+        };
+        let (variables, tpm) = (self.variables(), self.tpm_state());
+        removed(variables.clone(), fs::remove_file(variables))?;
+        removed(tpm.clone(), fs::remove_dir_all(tpm))
     }
 
     /// The loopback address on which this host reaches the DUT.
@@ -369,8 +375,13 @@ impl Power {
         let arguments = self.arguments(setup).await?;
         let lent = |source| MachineError::Spawn { program: self.player.program.clone(), source };
         let serial = self.serial.iter_mut().map(SerialLine::lend).collect::<Result<_, _>>().map_err(lent)?;
-        let start =
-            Start { program: self.player.program.clone(), arguments, serial, stderr: self.stderr.clone() };
+        let start = Start {
+            program: self.player.program.clone(),
+            arguments,
+            serial,
+            tpm: self.tpm(),
+            stderr: self.stderr.clone(),
+        };
         self.events.record(EventKind::PowerOn);
         match Machine::start(start, self.events.clone(), deadline).await {
             Ok(machine) => {
@@ -462,6 +473,19 @@ impl Power {
         })
     }
 
+    fn tpm(&self) -> Option<TpmStart> {
+        let program = self.player.tpm.clone()?;
+        Some(TpmStart {
+            program,
+            state: self.tpm_state(),
+            stderr: self.stderr.with_file_name("swtpm.stderr"),
+        })
+    }
+
+    fn tpm_state(&self) -> PathBuf {
+        self.scratch.join("tpm")
+    }
+
     fn variables(&self) -> PathBuf {
         self.scratch.join("uefi-variables.fd")
     }
@@ -494,6 +518,7 @@ mod tests {
             accelerator: Accelerator::Tcg,
             sandbox: true,
             firmware,
+            tpm: None,
         };
         let board = Catalog::load(None).unwrap().board("generic-amd64").unwrap();
         let storage = Storage::create(&board, dir.path(), Path::new("qemu-system-x86_64")).unwrap();

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::firmware::FlashFormat;
 use crate::board::machine_type::MachineType;
 use crate::board::{
-    Arch, Attachment, Board, Firmware, KeyboardSocket, NetworkDevice, ScreenDevice, Watchdog,
+    Arch, Attachment, Board, Firmware, KeyboardSocket, NetworkDevice, ScreenDevice, Tpm, Watchdog,
 };
 
 /// Everything besides the board that decides how QEMU is started.
@@ -139,6 +139,7 @@ pub fn arguments(board: &Board, launch: &Launch) -> Vec<String> {
         network(&mut args, board, index, &launch.reach);
     }
     screen_and_keys(&mut args, board);
+    tpm(&mut args, board);
     watchers(&mut args, board);
     args.0
 }
@@ -370,6 +371,16 @@ fn screen_and_keys(args: &mut Arguments, board: &Board) {
     if board.keyboard == Some(KeyboardSocket::Usb) {
         args.option("-device", "usb-kbd,id=keyboard");
     }
+}
+
+/// QEMU's end of the socket to swtpm comes after the serial lines.
+fn tpm(args: &mut Arguments, board: &Board) {
+    let Some(Tpm::V2) = board.qemu.tpm else { return };
+    let fd = QMP_FD + 1 + i32::try_from(board.serial.len()).expect("a board has a handful of serial lines");
+    args.option("-chardev", format!("socket,id=tpm-socket,fd={fd}"));
+    args.option("-tpmdev", "emulator,id=tpm,chardev=tpm-socket");
+    let device = if board.arch == Arch::X86_64 { "tpm-tis" } else { "tpm-tis-device" };
+    args.option("-device", format!("{device},tpmdev=tpm"));
 }
 
 fn watchers(args: &mut Arguments, board: &Board) {

@@ -14,3 +14,4 @@ pub mod machine;
 pub mod monitor;
 pub mod needs;
 pub mod package;
+pub mod tpm;

@@ -38,11 +38,7 @@ pub fn seabios_pc(forwards: Vec<u16>) -> Hold {
 
 /// A stand-in of the PC that an installer is for, after `edits` of its board file.
 pub fn installer_pc(edits: &[(&str, &str)]) -> Hold {
-    let text = include_str!("installer-pc.toml").to_owned();
-    let text = edits.iter().fold(text, |text, (from, to)| {
-        assert!(text.contains(from), "installer-pc.toml does not say {from}");
-        text.replacen(from, to, 1)
-    });
+    let text = edited(include_str!("installer-pc.toml").to_owned(), edits);
     seabios(Arc::new(check::board(Path::new("installer-pc.toml"), &text).unwrap()), Vec::new())
 }
 
@@ -52,6 +48,7 @@ fn seabios(board: Arc<Board>, forwards: Vec<u16>) -> Hold {
         accelerator: Accelerator::Tcg,
         sandbox: true,
         firmware: InstalledFirmware::None,
+        tpm: None,
     };
     let dir = tempfile::tempdir().unwrap();
     Hold { device: open(dir.path(), board, player, forwards), dir }
@@ -64,8 +61,25 @@ pub async fn stand_in(slug: &str) -> Hold {
 
 /// The same, with TCP ports of the DUT that the host reaches.
 pub async fn stand_in_with_forwards(slug: &str, forwards: Vec<u16>) -> Hold {
+    play(Catalog::load(None).unwrap().board(slug).unwrap(), forwards).await
+}
+
+/// A stand-in of a built-in board, after `edits` of its file.
+pub async fn edited_stand_in(slug: &str, edits: &[(&str, &str)]) -> Hold {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("machines/{slug}.toml"));
+    let text = edited(std::fs::read_to_string(&path).unwrap(), edits);
+    play(Arc::new(check::board(&path, &text).unwrap()), Vec::new()).await
+}
+
+fn edited(text: String, edits: &[(&str, &str)]) -> String {
+    edits.iter().fold(text, |text, (from, to)| {
+        assert!(text.contains(from), "the board does not say {from}");
+        text.replacen(from, to, 1)
+    })
+}
+
+async fn play(board: Arc<Board>, forwards: Vec<u16>) -> Hold {
     let dir = tempfile::tempdir().unwrap();
-    let board = Catalog::load(None).unwrap().board(slug).unwrap();
     let only_tcg = AcceleratorChoice::Only(Accelerator::Tcg);
     let chosen = choose(&board, &host(dir.path()), only_tcg).await.unwrap_or_else(|error| {
         panic!("{error}; {}", error.hint().unwrap_or_default());

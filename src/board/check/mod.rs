@@ -237,6 +237,7 @@ fn build(document: &Document<'_>, file: BoardFile) -> Option<Board> {
             attach: qemu.attach,
             panic_device: qemu.panic_device,
             watchdog: qemu.watchdog,
+            tpm: qemu.tpm,
         },
         fidelity: Fidelity {
             level: fidelity.level?,

@@ -49,7 +49,7 @@ fn an_edit_that_breaks_no_rule_is_not_complained_about() {
 
 #[test]
 fn every_broken_rule_is_complained_about_and_nothing_else() {
-    let rules: [(&str, &[Edit], &str); 51] = [
+    let rules: [(&str, &[Edit], &str); 52] = [
         (
             "pc-seabios",
             &[("slug = \"pc-seabios\"", "slug = \"PC\"")],
@@ -148,6 +148,11 @@ fn every_broken_rule_is_complained_about_and_nothing_else() {
                 ("internal = \"sata\"", "internal = \"sata\"\nsecond = \"sata\""),
             ],
             "flash.installs_to: expected the medium that an installer writes: `internal` or `second`",
+        ),
+        (
+            "raspberrypi3-64",
+            &[("machine = \"raspi3b\"", "machine = \"raspi3b\"\ntpm = \"2.0\"")],
+            "qemu.tpm: raspi3b has no place for a TPM | leave `tpm` out",
         ),
         (
             "raspberrypicm4-ioboard",
