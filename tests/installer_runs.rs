@@ -133,3 +133,35 @@ fn a_killed_standin_takes_the_installation_along() {
     look_until("the end of every machine", || machines(lab.dir.path()).is_empty().then_some(()));
     lab.expect_clean();
 }
+
+#[test]
+fn an_installer_for_a_board_that_runs_none_is_refused_before_anything_starts() {
+    let lab = Lab::new();
+    let mut command = support::standin(lab.dir.path());
+    command.args(["test", "smoke", "--board", "pc-seabios", "--accelerator", "tcg", "--installer", "yes"]);
+    let output = command.output().unwrap();
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{words}");
+    assert_eq!(words, "error: pc-seabios is not flashed by an installer: its procedure is `sd`\n");
+    assert_eq!(run_dirs(lab.dir.path()).len(), 0);
+}
+
+#[test]
+fn up_shows_what_the_installer_says_and_starts_what_it_installed() {
+    let lab = Lab::new();
+    let mut command = support::standin(lab.dir.path());
+    command
+        .args(["up", "installer-pc", "--accelerator", "tcg", "--boards"])
+        .arg(lab.dir.path().join("boards"));
+    command.arg("--image").arg(lab.dir.path().join("good")).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut up = command.stderr(Stdio::piped()).spawn().unwrap();
+    let mut keys = up.stdin.take().unwrap();
+    std::io::Write::write_all(&mut keys, b"\r\rhalt\r").unwrap();
+    let output = up.wait_with_output().unwrap();
+    let (said, words) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{said}\n{words}");
+    let runs: Vec<_> = said.split("standin selftest\r\n").collect();
+    assert_eq!(runs.len(), 3, "{said}");
+    assert!(runs[1].contains("installed 1048576 bytes") && runs[2].contains("selftest# "), "{said}");
+    assert!(words.contains("[the installer is done; installer-pc starts from internal]"), "{words}");
+}

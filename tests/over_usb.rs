@@ -83,3 +83,37 @@ async fn a_board_without_these_parts_says_so() {
     assert_eq!(refusal(&hold), "pc-seabios has no USB boot port");
     hold.close_and_expect_nothing_left().await;
 }
+
+const SUITE: &str = r#"
+title = "Jumper"
+image = "selftest"
+[[test]]
+title = "It waits in its boot ROM with the jumper set, and starts without"
+steps = [
+  { flash = "image" },
+  { boot_switch = "flash" },
+  { usb_port = "on" },
+  { wait_event = "usb-port-on" },
+  { power = "on" },
+  { assert = { power_state = "halted" } },
+  { boot_switch = "normal" },
+  { power = "cycle" },
+  { expect = "selftest# " },
+]
+"#;
+
+#[test]
+fn a_suite_operates_jumper_and_port() {
+    let dir = tempfile::tempdir().unwrap();
+    let suite = dir.path().join("jumper.toml");
+    std::fs::write(&suite, SUITE).unwrap();
+    for (board, passes) in [("raspberrypicm4-ioboard", true), ("pc-seabios", false)] {
+        let mut command = support::standin(dir.path());
+        command.arg("test").arg(&suite).args(["--board", board, "--accelerator", "tcg"]);
+        let output = command.output().unwrap();
+        let words = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(if passes { 0 } else { 4 }), "{words}");
+        // What a board has not is no failure of its own.
+        assert!(passes || words.contains("boot-switch, usb-boot-port"), "{words}");
+    }
+}

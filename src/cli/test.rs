@@ -19,6 +19,7 @@ use crate::io::image::Image;
 use crate::lab::player::{self, Chosen};
 use crate::lab::{Places, open_stand_in};
 use crate::message::{chain, shell_line};
+use crate::procedure;
 use crate::report::detail::{BoardReport, HostFacts, RunReport, Setting};
 use crate::report::json_lines::JsonLines;
 use crate::report::summary::Summary;
@@ -285,6 +286,9 @@ async fn cast(args: &Args, context: &Context) -> Result<Vec<Cast>, CliError> {
     let host = context.place.host();
     let mut casts = Vec::new();
     for board in boards {
+        if args.installer == InstallerOption::Yes {
+            procedure::check_installs(&board)?;
+        }
         let chosen = player::choose(&board, &host, args.accelerator.into()).await?;
         casts.push(Cast { board, chosen });
     }

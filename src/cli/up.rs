@@ -162,6 +162,11 @@ async fn attend(
     interrupt::unless(interrupted, start_and_show).await?;
     let started =
         events.since(0).iter().rfind(|event| event.kind == EventKind::PowerOn).map_or(0, |event| event.id);
+    for event in events.since(0) {
+        if let EventKind::Installed { medium, .. } = event.kind {
+            say(format_args!("\n[the installer is done; {} starts from {medium}]", device.board.slug));
+        }
+    }
     // Until here Ctrl-C interrupts; from here on it is typed.
     let raw = RawTerminal::enter().map_err(CliError::broken)?;
     if raw.is_some() {

@@ -13,7 +13,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::board::{FlashProcedure, InstallEnd};
+use crate::board::{Board, FlashProcedure, InstallEnd, word};
 use crate::deadline::{Deadline, Elapsed};
 use crate::device::console::LastSeen;
 use crate::device::{Device, DeviceError, Fault};
@@ -109,6 +109,17 @@ pub async fn flash(device: &mut Device, image: &Image) -> Result<(), FlashError>
     flash_as(device, image, &Order::until(Deadline::after(LONGEST))).await
 }
 
+/// Whether an installer can be run on the board at all.
+pub fn check_installs(board: &Board) -> Result<(), FlashError> {
+    match board.flash.installer {
+        Some(_) => Ok(()),
+        None => Err(FlashError::NoInstaller {
+            board: board.slug.clone(),
+            procedure: word(&board.flash.procedure),
+        }),
+    }
+}
+
 /// Flashes `image` by the board's own procedure: power off, write the medium and verify it, forget what the
 /// firmware has learnt, and run the installer if it is one. The power is off afterwards.
 ///
@@ -118,9 +129,8 @@ pub async fn flash(device: &mut Device, image: &Image) -> Result<(), FlashError>
 pub async fn flash_as(device: &mut Device, image: &Image, order: &Order) -> Result<(), FlashError> {
     let board = device.board.clone();
     let (procedure, medium) = (board.flash.procedure, &board.flash.medium);
-    if order.installer == InstallerChoice::Yes && procedure != FlashProcedure::Flasher {
-        let (board, procedure) = (board.slug.clone(), crate::board::word(&procedure));
-        return Err(FlashError::NoInstaller { board, procedure });
+    if order.installer == InstallerChoice::Yes {
+        check_installs(&board)?;
     }
     let written = async {
         match procedure {
