@@ -14,15 +14,17 @@
 mod support;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
 use standin::device::Device;
 use standin::device::console::Pattern;
-use standin::event::EventKind;
+use standin::device::storage::Position;
 use standin::io::cache::Cache;
 use standin::io::image::Image;
 use standin::procedure;
-use support::{Hold, secs};
+use support::{Hold, look_until, look_until_within, machines, run_dirs, secs};
 
 const HEALTHY: &str = "reference-os: slot a is healthy";
 
@@ -112,17 +114,7 @@ async fn the_installer_makes_an_intel_nuc_boot_from_its_internal_medium() {
     let Hold { mut device, dir } = support::stand_in("intel-nuc").await;
     let installer = image_for(&device, &image_of("STANDIN_REFERENCE_OS_INSTALLER", "installer"), dir.path());
     procedure::flash(&mut device, &installer).await.unwrap();
-    device.power_on(secs(30)).await.unwrap();
-    wait_for(&mut device, "installer: done, powering off").await;
-    let events = device.events.clone();
-    events.wait_for(0, secs(60), |kind| matches!(kind, EventKind::Halt { .. })).await.unwrap();
-    device.power_off().await.unwrap();
-
-    // In place of taking the stick out: nothing on it that could boot.
-    let blank = dir.path().join("blank");
-    std::fs::write(&blank, vec![0; 1 << 20]).unwrap();
-    let blank = image_for(&device, &blank, dir.path());
-    device.storage.flash("usb", &blank).await.unwrap();
+    assert_eq!(device.storage.position("usb"), Some(Position::Out));
     device.power_on(secs(30)).await.unwrap();
     wait_for(&mut device, HEALTHY).await;
     let login = device.board.login.clone().unwrap();
@@ -136,4 +128,70 @@ async fn the_installer_makes_an_intel_nuc_boot_from_its_internal_medium() {
     let driver = console.run("readlink /sys/class/net/eth0/device/driver; wdctl -n", secs(30)).await.unwrap();
     assert!(driver.text.contains("e1000e") && driver.text.contains("iTCO_wdt"), "{}", driver.text);
     Hold { device, dir }.close_and_expect_nothing_left().await;
+}
+
+#[test]
+#[ignore = "needs firmware-images/reference-os/build amd64 installer"]
+fn the_installer_passes_its_suite() {
+    let image = image_of("STANDIN_REFERENCE_OS_INSTALLER", "installer");
+    suite_passes("tests/suites/reference-os-installer.toml", "intel-nuc", &image);
+}
+
+/// What cuts an installation that writes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Cut {
+    Machine,
+    Standin,
+    Deadline,
+}
+
+#[test]
+#[ignore = "needs firmware-images/reference-os/build amd64 installer"]
+fn an_installation_cut_in_the_middle_is_told_as_what_it_was_and_the_next_is_clean() {
+    let image = image_of("STANDIN_REFERENCE_OS_INSTALLER", "installer");
+    let dir = tempfile::tempdir().unwrap();
+    let text = std::fs::read_to_string("tests/suites/reference-os-installer.toml").unwrap();
+    let start = |within: &str| {
+        let suite = dir.path().join("installer.toml");
+        std::fs::write(&suite, text.replace("\"5min\"", within)).unwrap();
+        let mut command = support::standin(dir.path());
+        command.arg("test").arg(suite).args(["--board", "intel-nuc", "--accelerator", "tcg", "--image"]);
+        command.arg(&image).stderr(Stdio::null()).spawn().unwrap()
+    };
+    for cut in [Cut::Machine, Cut::Standin, Cut::Deadline] {
+        // After 30 s the installer is at it on any machine that boots it within the five minutes.
+        let mut run = start(if cut == Cut::Deadline { "\"30s\"" } else { "\"5min\"" });
+        if cut != Cut::Deadline {
+            look_until_within(Duration::from_secs(240), "the installer at work", || {
+                std::thread::sleep(Duration::from_millis(100)); // sleep: to look all the time would slow the board down
+                let console = newest_console(dir.path())?;
+                console.contains("installer: writing").then_some(())
+            });
+        }
+        let code = match cut {
+            Cut::Machine => {
+                kill(machines(dir.path())[0], Signal::SIGKILL).unwrap();
+                Some(3)
+            }
+            Cut::Standin => {
+                run.kill().unwrap();
+                None
+            }
+            Cut::Deadline => Some(1),
+        };
+        assert_eq!(run.wait().unwrap().code(), code, "{cut:?}");
+        look_until("the end of every machine", || machines(dir.path()).is_empty().then_some(()));
+    }
+    assert!(start("\"5min\"").wait().unwrap().success());
+    // Of the run that was killed nothing is left, of those that failed their evidence.
+    assert_eq!(run_dirs(dir.path()).len(), 2);
+}
+
+/// What the console of the run that is going has said.
+fn newest_console(dir: &Path) -> Option<String> {
+    let running = run_dirs(dir).into_iter().find(|run| run.join("scratch").exists())?;
+    let suite = std::fs::read_dir(running.join("intel-nuc")).ok()?.next()?.ok()?;
+    let logs = std::fs::read_dir(suite.path().join("console")).ok()?;
+    let texts = logs.filter_map(|log| std::fs::read(log.ok()?.path()).ok());
+    Some(texts.map(|text| String::from_utf8_lossy(&text).into_owned()).collect())
 }

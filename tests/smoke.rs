@@ -4,6 +4,7 @@ mod support;
 
 use standin::io::cache::Cache;
 use standin::io::image::Image;
+use standin::procedure::InstallerChoice;
 use standin::suite::outcome::{Outcome, SuiteReport, Verdict};
 use standin::suite::run::{Options, run};
 use standin::suite::{Suite, builtin, check};
@@ -24,6 +25,7 @@ async fn run_on(
     let run_dir = hold.dir.path().to_owned();
     let options = Options {
         edits: &[],
+        installer: InstallerChoice::Auto,
         image: Some(&image),
         fail_fast: None,
         run_dir: &run_dir,

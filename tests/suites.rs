@@ -73,7 +73,10 @@ fn each_mistake_in_a_step_is_told_with_its_line_and_how_to_mend_it() {
             "{ expcet = 'x' }",
             "6: test[0].steps[0].expcet: no such key\nhint: did you mean `test[0].steps[0].expect`?",
         ),
-        ("{ within = '5s' }", "6: test[0].steps[0]: expected one of `power`, `link`, `flash`"),
+        (
+            "{ within = '5s' }",
+            "6: test[0].steps[0]: expected one of `power`, `link`, `move_medium`, `boot_switch`, `usb_port`, `flash`",
+        ),
         (
             "{ send = 'a',\n expect = 'b' }",
             "6: test[0].steps[0].send: expected one verb in a step, found `expect` and `send`\n\

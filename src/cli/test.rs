@@ -11,7 +11,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::interrupt::Interrupted;
-use super::place::{AcceleratorOption, BackendOption, run_dir};
+use super::place::{AcceleratorOption, BackendOption, InstallerOption, run_dir};
 use super::prepare::{EditOptions, rehearse};
 use super::{CliError, Context, Exit, has_colours, image, interrupt, say, up};
 use crate::board::Board;
@@ -22,6 +22,7 @@ use crate::io::prepare::Edit;
 use crate::lab::player::{self, Chosen};
 use crate::lab::{Places, open_stand_in};
 use crate::message::{chain, shell_line};
+use crate::procedure;
 use crate::report::detail::{BoardReport, HostFacts, RunReport, Setting};
 use crate::report::json_lines::JsonLines;
 use crate::report::summary::Summary;
@@ -54,6 +55,9 @@ pub struct Args {
     image: Option<PathBuf>,
     #[command(flatten)]
     expectation: image::Expectation,
+    /// Whether the image is an installer, which `flash` then runs
+    #[arg(long, value_enum, default_value = "auto")]
+    installer: InstallerOption,
     /// Whether the stand-in or the real board is the DUT
     #[arg(long, value_enum, default_value = "auto")]
     backend: BackendOption,
@@ -226,6 +230,7 @@ impl Hold<'_> {
             image: self.image,
             edits: self.edits,
             fail_fast: self.args.fail_fast.then_some(true),
+            installer: self.args.installer.into(),
             run_dir: &evidence,
             images: self.cache,
             backend: BACKEND,
@@ -297,6 +302,9 @@ async fn cast(args: &Args, context: &Context) -> Result<Vec<Cast>, CliError> {
     let host = context.place.host()?;
     let mut casts = Vec::new();
     for board in boards {
+        if args.installer == InstallerOption::Yes {
+            procedure::check_installs(&board)?;
+        }
         let chosen = player::choose(&board, &host, args.accelerator.into()).await?;
         casts.push(Cast { board, chosen });
     }

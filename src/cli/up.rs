@@ -9,7 +9,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 
 use super::interrupt::Interrupted;
-use super::place::{AcceleratorOption, run_dir};
+use super::place::{AcceleratorOption, InstallerOption, run_dir};
 use super::prepare::{EditOptions, rehearse};
 use super::{CliError, Context, Exit, Output, image, interrupt, say};
 use crate::board::Board;
@@ -21,7 +21,7 @@ use crate::io::image::Image;
 use crate::io::prepare::Edit;
 use crate::lab::player::{self, Chosen};
 use crate::lab::{Places, open_stand_in};
-use crate::procedure;
+use crate::procedure::{self, InstallerChoice, Order};
 use crate::sys::run_dir::RunDir;
 use crate::sys::terminal::RawTerminal;
 
@@ -43,6 +43,9 @@ pub struct Args {
     image: PathBuf,
     #[command(flatten)]
     expectation: image::Expectation,
+    /// Whether the image is an installer, which is run to its end first
+    #[arg(long, value_enum, default_value = "auto")]
+    installer: InstallerOption,
     /// What executes the guest's instructions
     #[arg(long, value_enum, default_value = "auto")]
     accelerator: AcceleratorOption,
@@ -104,7 +107,9 @@ async fn hold(
         return Ok(Exit::Passed);
     }
     let mut device = open_stand_in(board, chosen.player, &places, args.forward).map_err(CliError::broken)?;
-    let ended = attend(&mut device, &image, &edits, interrupted).await;
+    let order =
+        Order { installer: args.installer.into(), edits: &edits, ..Order::until(Deadline::after(FOREVER)) };
+    let ended = attend(&mut device, &image, &order, interrupted).await;
     let closed = device.close().await.map_err(CliError::broken);
     closed.and(ended)
 }
@@ -125,7 +130,9 @@ pub(super) async fn print_qemu_args(
         open_stand_in(board.clone(), player, places, forwards.to_vec()).map_err(CliError::broken)?;
     let printed = async {
         if let Some((image, edits)) = flashed {
-            procedure::flash_and_prepare(&mut device, image, edits).await?;
+            let until = Order::until(Deadline::after(FOREVER));
+            let order = Order { installer: InstallerChoice::No, edits, ..until };
+            procedure::flash_as(&mut device, image, &order).await?;
         }
         Output::default().line(device.command_line().await?)
     };
@@ -138,16 +145,33 @@ pub(super) async fn print_qemu_args(
 async fn attend(
     device: &mut Device,
     image: &Image,
-    edits: &[Edit],
+    order: &Order<'_>,
     interrupted: &Interrupted,
 ) -> Result<Exit, CliError> {
     let events = device.events.clone();
     let mut said = device.console().map_err(CliError::usage)?.subscribe();
     let start = async {
-        procedure::flash_and_prepare(device, image, edits).await?;
-        Ok(device.power_on(Deadline::after(SWITCHING)).await?)
+        procedure::flash_as(device, image, order).await?;
+        Ok::<_, CliError>(device.power_on(Deadline::after(SWITCHING)).await?)
     };
-    interrupt::unless(interrupted, start).await?;
+    let start_and_show = async {
+        tokio::pin!(start);
+        loop {
+            tokio::select! {
+                started = &mut start => return started,
+                // What an installer says; nobody misses what came too fast.
+                bytes = said.recv() => bytes.as_deref().map_or(Ok(()), show)?,
+            }
+        }
+    };
+    interrupt::unless(interrupted, start_and_show).await?;
+    let started =
+        events.since(0).iter().rfind(|event| event.kind == EventKind::PowerOn).map_or(0, |event| event.id);
+    for event in events.since(0) {
+        if let EventKind::Installed { medium, .. } = event.kind {
+            say(format_args!("\n[the installer is done; {} starts from {medium}]", device.board.slug));
+        }
+    }
     // Until here Ctrl-C interrupts; from here on it is typed.
     let raw = RawTerminal::enter().map_err(CliError::broken)?;
     if raw.is_some() {
@@ -158,7 +182,7 @@ async fn attend(
         say(format_args!("port {port} of the board is {here}"));
     }
     let mut keys = read_keys();
-    let over = events.wait_for(0, Deadline::after(FOREVER), |kind| {
+    let over = events.wait_for(started, Deadline::after(FOREVER), |kind| {
         matches!(kind, EventKind::Halt { .. }) || kind.lab_fault().is_some()
     });
     tokio::pin!(over);

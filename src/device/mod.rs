@@ -3,7 +3,9 @@
 //! A part that is not fitted is `None`; asking for it is an error that names board and part. `lab` makes a
 //! device and closes it; everything above drives it through `&mut`.
 
+pub mod boot_switch;
 pub mod console;
+pub mod media;
 pub mod power;
 pub mod prepare;
 pub mod storage;
@@ -15,8 +17,10 @@ use crate::board::{Board, Capability};
 use crate::deadline::Deadline;
 use crate::event::EventLog;
 use crate::qemu::boot_rom::BootRomError;
+use boot_switch::{BootPath, UsbBootError};
 use console::{Console, ConsoleError};
-use power::{Power, PowerError, PowerState};
+use media::MoveError;
+use power::{Power, PowerError, PowerState, Setup};
 use prepare::MediumError;
 use storage::{Storage, StorageError};
 
@@ -30,6 +34,7 @@ pub struct Device {
     /// Its media.
     pub storage: Storage,
     power: Power,
+    boot_path: BootPath,
     /// One for each serial line; the first is the console.
     consoles: Vec<Console>,
 }
@@ -70,6 +75,12 @@ pub enum DeviceError {
     /// What stands on a medium.
     #[error(transparent)]
     Medium(#[from] MediumError),
+    /// A medium cannot be moved.
+    #[error(transparent)]
+    Move(#[from] MoveError),
+    /// The board shows no medium over USB, or does nothing else.
+    #[error(transparent)]
+    UsbBoot(#[from] UsbBootError),
     /// The serial console.
     #[error(transparent)]
     Console(#[from] ConsoleError),
@@ -83,11 +94,15 @@ impl DeviceError {
     pub fn fault(&self) -> Fault {
         match self {
             Self::NotFitted(_)
+            | Self::Move(_)
+            | Self::UsbBoot(_)
             | Self::Power(PowerError::NoButton { .. } | PowerError::NoMains { .. })
             | Self::Storage(StorageError::Unknown { .. })
             | Self::Power(PowerError::Storage(StorageError::Unknown { .. })) => Fault::User,
             Self::Storage(StorageError::Flash { source, .. }) if source.is_users() => Fault::User,
-            Self::Power(PowerError::BootRom(BootRomError::NoBoot(_))) => Fault::Dut,
+            Self::Power(PowerError::BootRom(BootRomError::NoBoot(_)) | PowerError::NoMedium { .. }) => {
+                Fault::Dut
+            }
             Self::Power(_) | Self::Storage(_) | Self::ConsoleLog(_) => Fault::Lab,
             Self::Console(error) => error.fault(),
             Self::Medium(error) => error.fault(),
@@ -104,7 +119,7 @@ impl Device {
         power: Power,
         consoles: Vec<Console>,
     ) -> Self {
-        Self { board, events, storage, power, consoles }
+        Self { board, events, storage, power, boot_path: BootPath::new(), consoles }
     }
 
     /// What this device has: what the board has, less what its player lacks.
@@ -122,13 +137,33 @@ impl Device {
         if self.power_state() != PowerState::Off {
             return Ok(());
         }
+        self.switch_on(false, deadline).await
+    }
+
+    /// Gives mains to a DUT that is off and that an installer is going to write, whatever its media hold by now.
+    pub async fn start_installer(&mut self, deadline: Deadline) -> Result<(), DeviceError> {
+        self.switch_on(true, deadline).await
+    }
+
+    async fn switch_on(&mut self, installs: bool, deadline: Deadline) -> Result<(), DeviceError> {
         self.begin_consoles()?;
-        Ok(self.power.on(&self.storage, deadline).await?)
+        if self.take_boot_path() {
+            self.power.on_without_system();
+            return Ok(());
+        }
+        let setup = Setup { storage: &self.storage, boots_first: self.boots_first(), installs };
+        Ok(self.power.on(&setup, deadline).await?)
+    }
+
+    /// How many bytes the DUT has written to a medium since its power came.
+    pub async fn written_bytes(&self, medium: &str, deadline: Deadline) -> Result<u64, DeviceError> {
+        Ok(self.power.written_bytes(medium, deadline).await?)
     }
 
     /// Takes mains away; twice off is once, and off after the guest halted itself is fine.
     pub async fn power_off(&mut self) -> Result<(), DeviceError> {
         let off = self.power.off().await;
+        self.forget_boot_path();
         self.end_consoles().await;
         Ok(off?)
     }
@@ -144,20 +179,24 @@ impl Device {
 
     /// Presses the power button for a moment. See [`Power::press_button`].
     pub async fn press_button(&mut self, deadline: Deadline) -> Result<(), DeviceError> {
+        self.check_not_waiting("press the button of")?;
         if self.power_state() == PowerState::Halted {
             self.end_consoles().await;
             self.begin_consoles()?;
         }
-        Ok(self.power.press_button(&self.storage, deadline).await?)
+        let setup = Setup { storage: &self.storage, boots_first: self.boots_first(), installs: false };
+        Ok(self.power.press_button(&setup, deadline).await?)
     }
 
     /// Holds the power button until the system is forced off. See [`Power::hold_button`].
     pub async fn hold_button(&mut self) -> Result<(), DeviceError> {
+        self.check_not_waiting("hold the button of")?;
         Ok(self.power.hold_button().await?)
     }
 
     /// Pulls the reset line. See [`Power::reset`].
     pub async fn reset(&mut self, deadline: Deadline) -> Result<(), DeviceError> {
+        self.check_not_waiting("reset")?;
         Ok(self.power.reset(deadline).await?)
     }
 
@@ -202,7 +241,8 @@ impl Device {
 
     /// The command line with which QEMU would be started now, as a shell would take it.
     pub async fn command_line(&self) -> Result<String, DeviceError> {
-        Ok(self.power.command_line(&self.storage).await?)
+        let setup = Setup { storage: &self.storage, boots_first: self.boots_first(), installs: false };
+        Ok(self.power.command_line(&setup).await?)
     }
 
     /// The serial console.

@@ -5,6 +5,7 @@ pub mod device_tree;
 pub mod fat;
 pub mod file;
 pub mod image;
+pub mod installer;
 pub mod medium;
 pub mod partition;
 pub mod prepare;

@@ -19,8 +19,9 @@ use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
-use super::arguments::medium_of_node;
+use super::arguments::{medium_of_device, medium_of_node};
 use super::monitor::{Monitor, MonitorError, RawEvent};
+use super::tpm::{self, TpmStart};
 use crate::deadline::Deadline;
 use crate::event::{EventKind, EventLog, Origin};
 use crate::io::file;
@@ -36,6 +37,8 @@ pub struct Start {
     pub arguments: Vec<String>,
     /// The far ends of the serial lines, in the board's order.
     pub serial: Vec<OwnedFd>,
+    /// The TPM, if the board has one.
+    pub tpm: Option<TpmStart>,
     /// Where QEMU's own words go; truncated at each start.
     pub stderr: PathBuf,
 }
@@ -43,7 +46,7 @@ pub struct Start {
 /// A QEMU process that was seen to run.
 #[derive(Debug)]
 pub struct Machine {
-    monitor: Arc<Monitor>,
+    pub(super) monitor: Arc<Monitor>,
     state: watch::Receiver<SystemState>,
     cut: Option<oneshot::Sender<()>>,
     watcher: JoinHandle<io::Result<()>>,
@@ -67,6 +70,15 @@ pub enum MachineError {
     #[error("cannot run {program}")]
     Spawn {
         /// QEMU's program.
+        program: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The TPM could not be started.
+    #[error("cannot run {program}")]
+    Tpm {
+        /// swtpm's program.
         program: PathBuf,
         /// Why not.
         #[source]
@@ -106,29 +118,42 @@ impl Machine {
     /// Starts QEMU and waits until the machine is built and executes.
     ///
     /// Cancelled or failed, it leaves no process. The power-on is not recorded here, but all that follows is.
-    pub async fn start(start: Start, events: EventLog, deadline: Deadline) -> Result<Self, MachineError> {
+    pub async fn start(mut start: Start, events: EventLog, deadline: Deadline) -> Result<Self, MachineError> {
         let command_line = command_line(&start.program, &start.arguments);
         tracing::debug!(%command_line, "starting QEMU");
         let (ours, theirs) = UnixStream::pair()
             .map_err(|source| MachineError::Spawn { program: start.program.clone(), source })?;
+        let mut tpm = None;
+        let inherited = &mut start.serial;
+        if let Some(tpm_start) = &start.tpm {
+            let failed = |source| MachineError::Tpm { program: tpm_start.program.clone(), source };
+            let (process, of_qemu) = tpm::start(tpm_start).await.map_err(failed)?;
+            inherited.push(of_qemu);
+            tpm = Some((process, tpm_start.stderr.clone()));
+        }
         let mut child = Self::spawn(&start, theirs.into(), start.serial.iter()).await?;
         drop(start.serial);
         let (monitor, raw_events) = match Monitor::open(ours, deadline).await {
             Ok(opened) => opened,
             Err(MonitorError::Closed { .. }) => {
                 let exit = child::kill_and_wait(&mut child).await.map_err(MachineError::End)?;
-                let stderr = tail(&start.stderr);
+                let mut stderr = tail(&start.stderr);
+                if let Some((_, words)) = &tpm {
+                    stderr = format!("{stderr}; its TPM: {}", tail(words));
+                }
+                end_tpm(&mut tpm).await.map_err(MachineError::End)?;
                 return Err(MachineError::EndedAtStart { exit: exit.to_string(), stderr, command_line });
             }
             Err(source) => {
                 child::kill_and_wait(&mut child).await.map_err(MachineError::End)?;
+                end_tpm(&mut tpm).await.map_err(MachineError::End)?;
                 return Err(MachineError::Control { command_line, source });
             }
         };
         let monitor = Arc::new(monitor);
         let (state, observed) = watch::channel(SystemState::Running);
         let (cut, cut_asked) = oneshot::channel();
-        let watcher = Watcher { child, monitor: monitor.clone(), state, events, stderr: start.stderr };
+        let watcher = Watcher { child, tpm, monitor: monitor.clone(), state, events, stderr: start.stderr };
         let watcher = tokio::spawn(watcher.watch(raw_events, cut_asked));
         Ok(Self { monitor, state: observed, cut: Some(cut), watcher })
     }
@@ -209,6 +234,8 @@ impl Machine {
 
 struct Watcher {
     child: Child,
+    /// swtpm, and where its words go.
+    tpm: Option<(Child, PathBuf)>,
     monitor: Arc<Monitor>,
     state: watch::Sender<SystemState>,
     events: EventLog,
@@ -216,14 +243,31 @@ struct Watcher {
 }
 
 impl Watcher {
-    /// Ends when the process is gone: cut by us, or by itself.
+    /// Ends when the process is gone, cut by us or by itself, and the TPM with it.
     async fn watch(
         mut self,
+        raw_events: mpsc::UnboundedReceiver<RawEvent>,
+        cut: oneshot::Receiver<()>,
+    ) -> io::Result<()> {
+        let ended = self.watch_machine(raw_events, cut).await;
+        ended.and(end_tpm(&mut self.tpm).await)
+    }
+
+    async fn watch_machine(
+        &mut self,
         mut raw_events: mpsc::UnboundedReceiver<RawEvent>,
         mut cut: oneshot::Receiver<()>,
     ) -> io::Result<()> {
+        let mut tpm_lives = self.tpm.is_some();
         loop {
             tokio::select! {
+                exit = tpm_end(&mut self.tpm), if tpm_lives => {
+                    tpm_lives = false;
+                    // It also goes when QEMU has gone, which is news of its own.
+                    if !matches!(self.child.try_wait(), Ok(Some(_))) {
+                        self.fail(EventKind::InternalError { reason: exit? });
+                    }
+                }
                 event = raw_events.recv() => match event {
                     Some(event) => self.take(event).await,
                     None => return self.gone(cut).await,
@@ -261,6 +305,12 @@ impl Watcher {
             "SHUTDOWN" => {
                 self.state.send_replace(SystemState::Halted);
                 self.events.record(EventKind::Halt { by });
+            }
+            // It comes once for the medium and once for each part of it that has no name.
+            "DEVICE_DELETED" => {
+                if let Some(medium) = medium_of_device(&text("device")) {
+                    self.events.record(EventKind::MediumRemoved { medium: medium.to_owned() });
+                }
             }
             "GUEST_PANICKED" => self.events.record(EventKind::Panic),
             "WATCHDOG" => self.events.record(EventKind::Watchdog { action: text("action") }),
@@ -301,6 +351,24 @@ impl Watcher {
     fn fail(&self, kind: EventKind) {
         self.state.send_replace(SystemState::Broken);
         self.events.record(kind);
+    }
+}
+
+async fn end_tpm(tpm: &mut Option<(Child, PathBuf)>) -> io::Result<()> {
+    match tpm {
+        Some((tpm, _)) => child::kill_and_wait(tpm).await.map(drop),
+        None => Ok(()),
+    }
+}
+
+/// Waits for the end of the TPM, and says how it came.
+async fn tpm_end(tpm: &mut Option<(Child, PathBuf)>) -> io::Result<String> {
+    match tpm {
+        Some((tpm, stderr)) => {
+            let exit = tpm.wait().await?;
+            Ok(format!("the TPM died ({exit}): {}", tail(stderr)))
+        }
+        None => std::future::pending().await,
     }
 }
 

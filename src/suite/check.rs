@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::file::{AssertFile, LinkVerb, StepFile, SuiteFile, TestFile};
 use super::template::{Template, Values};
-use super::{Action, Assertion, FlashSource, ImageChoice, Run, Step, Suite, Test};
+use super::{Action, Assertion, FlashSource, FlashStep, ImageChoice, Run, Step, Suite, Test};
 use crate::board::{Capability, Time};
 use crate::device::console::Pattern;
 use crate::device::power::PowerState;
@@ -122,9 +122,17 @@ impl Check<'_, '_> {
         let action = match verb {
             "power" => Action::Power(file.power?),
             "link" => Action::Link { up: file.link? == LinkVerb::Up, interface: file.interface },
-            "flash" => Action::Flash(match file.flash?.as_str() {
-                "image" => FlashSource::Image,
-                path => FlashSource::File(self.path(&inner, path)?),
+            "move_medium" => Action::Move { medium: file.medium, verb: file.move_medium? },
+            "boot_switch" => Action::BootSwitch(file.boot_switch?),
+            "usb_port" => Action::UsbPort(file.usb_port?),
+            "flash" => Action::Flash(FlashStep {
+                source: match file.flash?.as_str() {
+                    "image" => FlashSource::Image,
+                    path => FlashSource::File(self.path(&inner, path)?),
+                },
+                installer: file.installer,
+                ends: file.ends,
+                within,
             }),
             verb if medium::VERBS.contains(&verb) => Action::Medium(self.medium_step(key, verb, file)?),
             "expect" => Action::Expect(self.text(&inner, &file.expect?)),
@@ -358,9 +366,12 @@ impl Check<'_, '_> {
     }
 }
 
-const VERBS: [&str; 17] = [
+const VERBS: [&str; 20] = [
     "power",
     "link",
+    "move_medium",
+    "boot_switch",
+    "usb_port",
     "flash",
     "write_file",
     "merge_json",
@@ -379,13 +390,16 @@ const VERBS: [&str; 17] = [
 ];
 
 /// Which verbs each option goes with.
-const OPTIONS: [(&str, &[&str]); 12] = [
+const OPTIONS: [(&str, &[&str]); 14] = [
     ("interface", &["link"]),
+    ("installer", &["flash"]),
+    ("ends", &["flash"]),
     (
         "within",
         &[
             "power",
             "link",
+            "medium",
             "flash",
             "write_file",
             "merge_json",

@@ -10,9 +10,11 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::board::{Capability, Time};
+use crate::board::{Capability, InstallEnd, Time};
+use crate::device::boot_switch::SwitchPosition;
 use crate::device::power::PowerState;
 use crate::event::{EventKind, Origin};
+use crate::procedure::InstallerChoice;
 
 /// A suite: tests that run one after the other on one DUT.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -70,8 +72,16 @@ pub struct StepFile {
     pub power: Option<PowerVerb>,
     /// Puts a network cable in, or pulls it out; it stays so over power cycles.
     pub link: Option<LinkVerb>,
-    /// Writes an image and verifies it: `image` is the one that the suite runs with, all else is a path relative
-    /// to this file.
+    /// Puts a removable medium in, or takes it out, also while the DUT runs where its socket allows that; without
+    /// `medium`, the only one that can be moved.
+    pub move_medium: Option<MoveVerb>,
+    /// Operates the boot switch: `flash` makes the board start from the medium that is flashed, or show it over USB,
+    /// from the next time on that power comes.
+    pub boot_switch: Option<SwitchPosition>,
+    /// Switches the power of the USB boot port, through which the host writes the board's medium.
+    pub usb_port: Option<OnOff>,
+    /// Writes an image and verifies it, and runs it if it is an installer: `image` is the one that the suite runs
+    /// with, all else is a path relative to this file.
     pub flash: Option<String>,
     /// Writes a whole file on a medium, such as `boot:/config.json`, and makes the folders above it; only while the
     /// power is off.
@@ -108,6 +118,10 @@ pub struct StepFile {
 
     /// The network interface whose `link` changes, by its name in the board's file; the first if left out.
     pub interface: Option<String>,
+    /// Whether what is flashed is an installer, which is run; if left out, what is in it tells.
+    pub installer: Option<InstallerChoice>,
+    /// How the installer says that it is done; if left out, the board's file tells.
+    pub ends: Option<InstallEnd>,
     /// How long the step may take; `60s` if left out, for `flash` and `exec` what is left of the test's time.
     pub within: Option<Time>,
     /// Variables that are set to groups of `expect_regex`, as in `{ address = "1" }`; they hold until the test ends.
@@ -119,7 +133,8 @@ pub struct StepFile {
     pub output: Option<String>,
     /// What must match somewhere in what `run` prints.
     pub output_regex: Option<String>,
-    /// The medium, by its name in the board's file; the one that is flashed if left out.
+    /// The medium, by its name in the board's file; if left out, the one that is flashed, and for `move_medium` the only
+    /// one that can be moved.
     pub medium: Option<String>,
     /// What `write_file` writes, the object that `merge_json` merges, or what must stand in the file of `read_file`,
     /// without line ends at its end.
@@ -160,6 +175,26 @@ pub enum LinkVerb {
     Up,
     /// Pulls it out.
     Down,
+}
+
+/// What can be done to a port's power.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnOff {
+    /// Gives it.
+    On,
+    /// Takes it.
+    Off,
+}
+
+/// What can be done to a removable medium.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum MoveVerb {
+    /// Puts it into the DUT.
+    Insert,
+    /// Takes it out.
+    Remove,
 }
 
 /// One thing that must be true.

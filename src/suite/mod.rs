@@ -19,14 +19,16 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::board::{Capability, word};
+use crate::board::{Capability, InstallEnd, word};
+use crate::device::boot_switch::SwitchPosition;
 use crate::device::power::PowerState;
 use crate::event::Origin;
+use crate::procedure::InstallerChoice;
 
 use self::medium::MediumStep;
 use self::template::{Template, Values};
 
-pub use self::file::PowerVerb;
+pub use self::file::{MoveVerb, OnOff, PowerVerb};
 
 /// Tests that run one after the other on one DUT.
 #[derive(Debug, Clone)]
@@ -96,10 +98,21 @@ pub enum Action {
         /// Whether the cable is in afterwards.
         up: bool,
     },
-    /// Writes an image and verifies it.
-    Flash(FlashSource),
     /// Changes or reads a medium at the host.
     Medium(MediumStep),
+    /// Puts a removable medium in, or takes it out.
+    Move {
+        /// Its name in the board file; `None` is the only one that can be moved.
+        medium: Option<String>,
+        /// What is done to it.
+        verb: MoveVerb,
+    },
+    /// Operates the boot switch.
+    BootSwitch(SwitchPosition),
+    /// Switches the power of the USB boot port.
+    UsbPort(OnOff),
+    /// Writes an image and verifies it, and runs it if it is an installer.
+    Flash(FlashStep),
     /// Waits for a text on the console.
     Expect(Template),
     /// Waits for a regular expression on the console.
@@ -128,6 +141,19 @@ pub enum Action {
     Assert(Assertion),
     /// Runs a program on the host.
     Exec(Vec<Template>),
+}
+
+/// What a `flash` step does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FlashStep {
+    /// What it writes.
+    pub source: FlashSource,
+    /// Whether that is an installer; `None` leaves it to the run.
+    pub installer: Option<InstallerChoice>,
+    /// How the installer says that it is done; `None` leaves it to the board's file.
+    pub ends: Option<InstallEnd>,
+    /// How long the step may take, and so the installer; `None` leaves that to the board's file.
+    pub within: Option<Duration>,
 }
 
 /// What a `flash` step writes.
@@ -189,7 +215,7 @@ impl Suite {
     pub fn wants_image(&self) -> bool {
         let mut steps = self.tests.iter().flat_map(|test| &test.steps);
         steps.any(|step| {
-            matches!(step.action, Action::Flash(FlashSource::Image))
+            matches!(&step.action, Action::Flash(flash) if flash.source == FlashSource::Image)
                 || step
                     .action
                     .templates()
@@ -207,6 +233,9 @@ impl Action {
             Self::Power(PowerVerb::Press | PowerVerb::Hold) => Some(Capability::PowerButton),
             Self::Power(PowerVerb::Reset) => Some(Capability::Reset),
             Self::Link { .. } => Some(Capability::Network),
+            Self::Move { .. } => Some(Capability::RemovableMedium),
+            Self::BootSwitch(_) => Some(Capability::BootSwitch),
+            Self::UsbPort(_) => Some(Capability::UsbBootPort),
             Self::Expect(_) | Self::ExpectRegex { .. } | Self::Send(_) | Self::SendKeys(_) => {
                 Some(Capability::Serial)
             }
@@ -234,7 +263,8 @@ impl Action {
             ) => vec![left, right],
             Self::Exec(words) => words.iter().collect(),
             Self::Medium(step) => step.templates(),
-            Self::Power(_) | Self::Link { .. } | Self::Flash(_) => Vec::new(),
+            Self::Power(_) | Self::Link { .. } | Self::Move { .. } | Self::Flash(_) => Vec::new(),
+            Self::BootSwitch(_) | Self::UsbPort(_) => Vec::new(),
             Self::LogIn | Self::WaitEvent { .. } | Self::Assert(_) => Vec::new(),
         }
     }
@@ -250,9 +280,17 @@ impl fmt::Display for Action {
                 write!(f, "link {}", if *up { "up" } else { "down" })?;
                 interface.iter().try_for_each(|name| write!(f, " of {name}"))
             }
-            Self::Flash(FlashSource::Image) => f.write_str("flash the image"),
-            Self::Flash(FlashSource::File(path)) => write!(f, "flash {}", path.display()),
             Self::Medium(step) => step.fmt(f),
+            Self::Move { medium, verb } => {
+                write!(f, "{} medium", word(verb))?;
+                medium.iter().try_for_each(|medium| write!(f, " {medium}"))
+            }
+            Self::BootSwitch(position) => write!(f, "boot switch {}", word(position)),
+            Self::UsbPort(verb) => write!(f, "USB boot port {}", word(verb)),
+            Self::Flash(step) => match &step.source {
+                FlashSource::Image => f.write_str("flash the image"),
+                FlashSource::File(path) => write!(f, "flash {}", path.display()),
+            },
             Self::Expect(text) => write!(f, "expect {}", quoted(text)),
             Self::ExpectRegex { regex, .. } => write!(f, "expect regex `{}`", regex.source()),
             Self::Send(text) => write!(f, "send {}", quoted(text)),

@@ -22,6 +22,7 @@ use crate::event::{Event, EventKind};
 use crate::io::cache::Cache;
 use crate::io::image::Image;
 use crate::io::prepare::Edit;
+use crate::procedure::InstallerChoice;
 
 /// What a run is given besides suite and device.
 #[derive(Debug)]
@@ -32,6 +33,8 @@ pub struct Options<'a> {
     pub edits: &'a [Edit],
     /// Whether the first failure ends the suite; `None` leaves it to the suite.
     pub fail_fast: Option<bool>,
+    /// Whether what a step flashes is an installer, if the step does not say.
+    pub installer: InstallerChoice,
     /// Where evidence goes.
     pub run_dir: &'a Path,
     /// The cache for images that steps bring along.

@@ -1,5 +1,6 @@
 //! Performs one step of a test on the device.
 
+mod flash;
 mod medium;
 
 use std::error::Error;
@@ -7,17 +8,14 @@ use std::path::PathBuf;
 
 use super::run::Options;
 use super::template::{Template, Values};
-use super::{Action, Assertion, FlashSource, PowerVerb, Run, Suite, program};
+use super::{Action, Assertion, MoveVerb, OnOff, PowerVerb, Run, Suite, program};
 use crate::board::{Arch, Login};
 use crate::deadline::{Deadline, Elapsed};
 use crate::device::console::{Console, ConsoleError, Pattern, quote};
 use crate::device::power::PowerState;
 use crate::device::{Device, DeviceError, Fault, NotFitted};
 use crate::event::{Event, EventKind, Origin};
-use crate::io::image::{Image, ImageError};
 use crate::message::chain;
-use crate::procedure;
-use crate::sys::blocking::blocking;
 
 /// What the steps of one test work on.
 pub(super) struct Scene<'a> {
@@ -94,8 +92,14 @@ pub(super) async fn perform(
         Action::Link { interface, up } => {
             Ok(scene.device.set_link(interface.as_deref(), *up, deadline).await?)
         }
-        Action::Flash(source) => flash(scene, source, deadline).await,
         Action::Medium(step) => medium::perform(scene, step, deadline).await,
+        Action::Move { medium, verb } => match verb {
+            MoveVerb::Insert => Ok(scene.device.insert_medium(medium.as_deref(), deadline).await?),
+            MoveVerb::Remove => Ok(scene.device.remove_medium(medium.as_deref(), deadline).await?),
+        },
+        Action::BootSwitch(position) => Ok(scene.device.set_boot_switch(*position)?),
+        Action::UsbPort(verb) => Ok(scene.device.set_usb_port(*verb == OnOff::On)?),
+        Action::Flash(step) => flash::flash(scene, step, deadline).await,
         Action::Expect(text) => {
             let pattern = Pattern::text(&scene.fill(text)?);
             scene.console()?.wait_for(&pattern, deadline).await?;
@@ -181,6 +185,8 @@ pub(super) fn uname_machine(arch: Arch) -> &'static str {
 fn acts(action: &Action) -> bool {
     match action {
         Action::Power(_) | Action::Link { .. } | Action::Flash(_) | Action::Medium(_) => true,
+        Action::Move { .. } => true,
+        Action::BootSwitch(_) | Action::UsbPort(_) => true,
         Action::Send(_) | Action::SendKeys(_) => true,
         Action::Run(_) | Action::LogIn | Action::Exec(_) => true,
         Action::Expect(_) | Action::ExpectRegex { .. } | Action::WaitEvent { .. } | Action::Assert(_) => {
@@ -202,28 +208,6 @@ async fn power(device: &mut Device, verb: PowerVerb, deadline: Deadline) -> Resu
     };
     let late = |Elapsed { given }| StepError::Broken(format!("the power was not switched within {given:?}"));
     Ok(deadline.bound(switched).await.map_err(late)??)
-}
-
-async fn flash(scene: &mut Scene<'_>, source: &FlashSource, deadline: Deadline) -> Result<(), StepError> {
-    let late = |Elapsed { given }| StepError::Broken(format!("the flash did not end within {given:?}"));
-    let opened;
-    let (image, edits) = match source {
-        FlashSource::Image => {
-            let missing = || StepError::impossible("no image was given to be flashed");
-            (scene.options.image.ok_or_else(missing)?, scene.options.edits)
-        }
-        FlashSource::File(path) => {
-            let (path, cache) = (path.clone(), scene.options.images.clone());
-            let medium = scene.device.board.flash_medium();
-            let (medium, capacity) = (medium.name.clone(), medium.size.0);
-            let open = blocking(move || Image::open(&path, &cache, &medium, capacity));
-            let fault = |error: &ImageError| if error.is_users() { Fault::User } else { Fault::Lab };
-            let opening = deadline.bound(open).await.map_err(late)?;
-            opened = opening.map_err(|error| StepError::of(fault(&error), &error))?;
-            (&opened, &[][..])
-        }
-    };
-    Ok(deadline.bound(procedure::flash_and_prepare(scene.device, image, edits)).await.map_err(late)??)
 }
 
 async fn run_command(scene: &mut Scene<'_>, run: &Run, deadline: Deadline) -> Result<(), StepError> {

@@ -4,6 +4,7 @@
 //! names meet their counterparts and, in `player`, that QEMU's machine can play what the board has. Each rule is
 //! one function that skips what is missing, as that has been complained about already. Pure; nothing to clean up.
 
+mod flash;
 mod player;
 #[cfg(test)]
 mod tests;
@@ -14,8 +15,8 @@ use std::time::Duration;
 use super::file::BoardFile;
 use super::machine_type::MachineType;
 use super::{
-    Board, Fidelity, Flash, FlashProcedure, Login, Medium, MediumKind, NetworkInterface, PowerBehaviour,
-    Screen, SerialLine, StandIn, StartsOn, Time, word,
+    Board, Fidelity, Login, Medium, NetworkInterface, PowerBehaviour, Screen, SerialLine, StandIn, StartsOn,
+    Time,
 };
 use crate::document::{Document, DocumentError, nearest, one_of};
 
@@ -35,7 +36,7 @@ pub fn board(path: &Path, text: &str) -> Result<Board, BoardFileError> {
     };
     identity(&mut document, &file, path);
     media(&mut document, &file);
-    flash(&mut document, &file);
+    flash::check(&mut document, &file);
     power(&mut document, &file);
     serial(&mut document, &file);
     parts_have_players(&mut document, &file);
@@ -87,43 +88,6 @@ fn media(document: &mut Document<'_>, file: &BoardFile) {
         if file.boot_order[..index].contains(name) {
             document.complain(&format!("boot_order[{index}]"), format!("`{name}` stands here twice"));
         }
-    }
-}
-
-fn flash(document: &mut Document<'_>, file: &BoardFile) {
-    let Some(name) = &file.flash.medium else { return };
-    if !known_medium(document, "flash.medium", name) {
-        return;
-    }
-    let Some(medium) = file.media.get(name) else { return };
-    // A disk that was never real lies on the host anyway.
-    if medium.removable == Some(false) && medium.kind.is_some_and(|kind| kind != MediumKind::Virtio) {
-        document.complain_with_hint(
-            "flash.medium",
-            format!("expected a removable medium, found `{name}`, which nobody can take to the host"),
-            "name the medium that carries the installer, with `procedure = \"flasher\"`",
-        );
-    }
-    let has_internal = file.media.values().any(|medium| medium.removable != Some(true));
-    if file.flash.procedure == Some(FlashProcedure::Flasher) && !has_internal {
-        document.complain_with_hint(
-            "flash.procedure",
-            "`flasher` needs a medium that is not removable, to install to",
-            "use `sd` if the flashed medium is the one that the board runs from",
-        );
-    }
-    let earlier = file.boot_order.iter().take_while(|other| *other != name).last();
-    if let (Some(earlier), None) = (earlier, file.flash.switch) {
-        document.complain_with_hint(
-            "flash.switch",
-            format!(
-                "expected what makes the board boot `{name}`, as `{earlier}` comes before it in boot_order"
-            ),
-            format!("put `{name}` first in `boot_order`, or say what is operated: {}", {
-                use super::BootSwitch::{Button, FirmwareMenu, Jumper};
-                one_of([word(&Button), word(&Jumper), word(&FirmwareMenu)].iter().map(String::as_str))
-            }),
-        );
     }
 }
 
@@ -246,7 +210,7 @@ fn build(document: &Document<'_>, file: BoardFile) -> Option<Board> {
         facts: file.facts,
         media: document.keys("media").into_iter().map(medium).collect::<Option<_>>()?,
         boot_order: file.boot_order,
-        flash: Flash { procedure: flash.procedure?, medium: flash.medium?, switch: flash.switch },
+        flash: flash::build(flash, &file.media)?,
         power: PowerBehaviour {
             starts_on: power.starts_on?,
             rest: power.rest?.0,
@@ -273,6 +237,7 @@ fn build(document: &Document<'_>, file: BoardFile) -> Option<Board> {
             attach: qemu.attach,
             panic_device: qemu.panic_device,
             watchdog: qemu.watchdog,
+            tpm: qemu.tpm,
         },
         fidelity: Fidelity {
             level: fidelity.level?,
