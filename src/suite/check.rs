@@ -120,7 +120,7 @@ impl Check<'_, '_> {
         let action = match verb {
             "power" => Action::Power(file.power?),
             "link" => Action::Link { up: file.link? == LinkVerb::Up, interface: file.interface },
-            "medium" => Action::Medium { name: file.name, verb: file.medium? },
+            "medium" => Action::Move { name: file.name, verb: file.medium? },
             "boot_switch" => Action::BootSwitch(file.boot_switch?),
             "usb_port" => Action::UsbPort(file.usb_port?),
             "flash" => Action::Flash(FlashStep {

@@ -97,7 +97,7 @@ pub enum Action {
         up: bool,
     },
     /// Puts a removable medium in, or takes it out.
-    Medium {
+    Move {
         /// Its name in the board file; `None` is the only one that can be moved.
         name: Option<String>,
         /// What is done to it.
@@ -229,7 +229,7 @@ impl Action {
             Self::Power(PowerVerb::Press | PowerVerb::Hold) => Some(Capability::PowerButton),
             Self::Power(PowerVerb::Reset) => Some(Capability::Reset),
             Self::Link { .. } => Some(Capability::Network),
-            Self::Medium { .. } => Some(Capability::RemovableMedium),
+            Self::Move { .. } => Some(Capability::RemovableMedium),
             Self::BootSwitch(_) => Some(Capability::BootSwitch),
             Self::UsbPort(_) => Some(Capability::UsbBootPort),
             Self::Expect(_) | Self::ExpectRegex { .. } | Self::Send(_) | Self::SendKeys(_) => {
@@ -259,7 +259,7 @@ impl Action {
                 | Assertion::Matches(left, right),
             ) => vec![left, right],
             Self::Exec(words) => words.iter().collect(),
-            Self::Power(_) | Self::Link { .. } | Self::Medium { .. } | Self::Flash(_) => Vec::new(),
+            Self::Power(_) | Self::Link { .. } | Self::Move { .. } | Self::Flash(_) => Vec::new(),
             Self::BootSwitch(_) | Self::UsbPort(_) => Vec::new(),
             Self::LogIn | Self::WaitEvent { .. } | Self::Assert(_) => Vec::new(),
         }
@@ -276,7 +276,7 @@ impl fmt::Display for Action {
                 write!(f, "link {}", if *up { "up" } else { "down" })?;
                 interface.iter().try_for_each(|name| write!(f, " of {name}"))
             }
-            Self::Medium { name, verb } => {
+            Self::Move { name, verb } => {
                 write!(f, "{} medium", word(verb))?;
                 name.iter().try_for_each(|name| write!(f, " {name}"))
             }

@@ -85,7 +85,7 @@ pub(super) async fn perform(
         Action::Link { interface, up } => {
             Ok(scene.device.set_link(interface.as_deref(), *up, deadline).await?)
         }
-        Action::Medium { name, verb } => match verb {
+        Action::Move { name, verb } => match verb {
             MediumVerb::Insert => Ok(scene.device.insert_medium(name.as_deref(), deadline).await?),
             MediumVerb::Remove => Ok(scene.device.remove_medium(name.as_deref(), deadline).await?),
         },
@@ -176,7 +176,7 @@ pub(super) fn uname_machine(arch: Arch) -> &'static str {
 /// Whether a step does something to the DUT that can cause an event.
 fn acts(action: &Action) -> bool {
     match action {
-        Action::Power(_) | Action::Link { .. } | Action::Medium { .. } | Action::Flash(_) => true,
+        Action::Power(_) | Action::Link { .. } | Action::Move { .. } | Action::Flash(_) => true,
         Action::BootSwitch(_) | Action::UsbPort(_) => true,
         Action::Send(_) | Action::SendKeys(_) => true,
         Action::Run(_) | Action::LogIn | Action::Exec(_) => true,
