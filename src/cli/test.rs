@@ -20,7 +20,7 @@ use crate::io::image::Image;
 use crate::lab::player::{self, Chosen};
 use crate::lab::{Places, open_stand_in};
 use crate::message::{chain, shell_line};
-use crate::report::detail::{BoardReport, HostFacts, RunReport, Setting};
+use crate::report::detail::{BoardReport, HostFacts, ImageFacts, RunReport, Setting};
 use crate::report::json_lines::JsonLines;
 use crate::report::summary::Summary;
 use crate::report::terminal::{Style, Terminal};
@@ -29,6 +29,7 @@ use crate::suite::outcome::{Outcome, SuiteReport, TestReport};
 use crate::suite::progress::Progress;
 use crate::suite::run::{Options, run as run_suite};
 use crate::suite::{ImageChoice, Suite, builtin};
+use crate::sys::blocking::blocking;
 use crate::sys::run_dir::RunDir;
 
 /// Run suites on boards
@@ -153,7 +154,9 @@ async fn perform(
     for cast in casts {
         let mut setting = setting_of(cast)?;
         if let Some(image) = suites.iter().find_map(|suite| images.of(args, suite)) {
-            setting.image = Some(image.try_into()?);
+            // Its SHA-256 may have to be reckoned: half a second for each GiB.
+            let image = image.clone();
+            setting.image = Some(blocking(move || ImageFacts::try_from(&image)).await?);
         }
         if let Some(remark) = &cast.chosen.remark {
             say(remark);
