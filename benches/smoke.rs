@@ -9,7 +9,7 @@ mod by_hand;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use by_hand::median;
@@ -78,10 +78,8 @@ async fn firmware_alone(slug: &str) -> Duration {
 fn suite(slug: &str) -> Duration {
     let dir = tempfile::tempdir().unwrap();
     let begun = Instant::now();
-    let status = Command::new(env!("CARGO_BIN_EXE_standin"))
+    let status = support::standin(dir.path())
         .args(["test", "smoke", "--accelerator", "tcg", "--board", slug])
-        .env("STANDIN_RUNS", dir.path().join("runs"))
-        .env("STANDIN_CACHE", dir.path().join("cache"))
         .stderr(Stdio::null())
         .status()
         .unwrap();

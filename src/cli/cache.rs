@@ -49,7 +49,7 @@ struct CacheError {
 
 /// Lists the bases, or does what the subcommand says.
 pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
-    let cache = context.place.images();
+    let cache = context.place.images()?;
     // Reading all of them takes as long as the disk does.
     tokio::task::spawn_blocking(move || perform(&args, &cache)).await.map_err(CliError::broken)?
 }

@@ -40,7 +40,7 @@ pub async fn open(
     cache: &Cache,
     medium: &Medium,
 ) -> Result<Image, CliError> {
-    let Expectation { sha256, bmap } = expectation.clone();
+    let Expectation { sha256, bmap } = expectation;
     if name.as_os_str() == SELFTEST {
         if sha256.is_some() || bmap.is_some() {
             let option = if sha256.is_some() { "--sha256" } else { "--bmap" };
@@ -52,7 +52,19 @@ pub async fn open(
         image.check_fits(&medium.name, medium.size.0)?;
         return Ok(image);
     }
-    let (path, cache, medium) = (name.to_owned(), cache.clone(), medium.clone());
+    open_file(name, expectation, cache, &medium.name, medium.size.0).await
+}
+
+/// The same of a file, for a medium of such a name and so many bytes.
+pub async fn open_file(
+    path: &Path,
+    expectation: &Expectation,
+    cache: &Cache,
+    medium: &str,
+    capacity: u64,
+) -> Result<Image, CliError> {
+    let Expectation { sha256, bmap } = expectation.clone();
+    let (path, cache, medium) = (path.to_owned(), cache.clone(), medium.to_owned());
     let wanted = Wanted(Arc::new(AtomicBool::new(true)));
     let is_wanted = wanted.0.clone();
     let opened = blocking(move || {
@@ -64,12 +76,8 @@ pub async fn open(
             meter.show(progress);
             ControlFlow::Continue(())
         };
-        let (capacity, medium) = (medium.size.0, medium.name.as_str());
-        Image::open_expected(
-            &path,
-            &cache,
-            Expected { medium, capacity, sha256, bmap, progress: &mut progress },
-        )
+        let expected = Expected { medium: &medium, capacity, sha256, bmap, progress: &mut progress };
+        Image::open_expected(&path, &cache, expected)
     });
     Ok(opened.await?)
 }

@@ -12,11 +12,13 @@ use jiff::Timestamp;
 
 use super::interrupt::Interrupted;
 use super::place::{AcceleratorOption, BackendOption, run_dir};
+use super::prepare::{EditOptions, rehearse};
 use super::{CliError, Context, Exit, has_colours, image, interrupt, say, up};
 use crate::board::Board;
 use crate::device::Device;
 use crate::io::cache::Cache;
 use crate::io::image::Image;
+use crate::io::prepare::Edit;
 use crate::lab::player::{self, Chosen};
 use crate::lab::{Places, open_stand_in};
 use crate::message::{chain, shell_line};
@@ -77,6 +79,9 @@ pub struct Args {
     /// Print QEMU's command line for each board, flashed with the first suite's image, and run nothing
     #[arg(long)]
     print_qemu_args: bool,
+    // With a heading of its own, which would be that of all that follows.
+    #[command(flatten)]
+    edits: EditOptions,
 }
 
 fn name_and_value(text: &str) -> Result<(String, String), String> {
@@ -95,9 +100,9 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, CliError>
     let suites = read_suites(&args)?;
     let interrupted = interrupt::listen()?;
     let casts = interrupt::unless(&interrupted, cast(&args, context)).await?;
-    let host = context.place.host();
+    let host = context.place.host()?;
     let run = run_dir(&host)?;
-    let cache = context.place.images();
+    let cache = context.place.images()?;
     let prepared = interrupt::unless(&interrupted, prepare(&args, &suites, &casts, &run, &cache)).await;
     let Ok(Some(images)) = prepared else {
         run.remove().map_err(CliError::broken)?;
@@ -150,6 +155,10 @@ async fn perform(
     if args.backend == BackendOption::Auto {
         say("stand-ins play, as there is no bench");
     }
+    let edits: Vec<String> = images.edits.iter().map(ToString::to_string).collect();
+    if !edits.is_empty() {
+        say(format_args!("after each flash of the image: {}", edits.join(", ")));
+    }
     let mut boards = Vec::new();
     for cast in casts {
         let mut setting = setting_of(cast)?;
@@ -157,6 +166,7 @@ async fn perform(
             // Its SHA-256 may have to be reckoned: half a second for each GiB.
             let image = image.clone();
             setting.image = Some(blocking(move || ImageFacts::try_from(&image)).await?);
+            setting.edits.clone_from(&edits);
         }
         if let Some(remark) = &cast.chosen.remark {
             say(remark);
@@ -166,7 +176,8 @@ async fn perform(
         for (index, suite) in suites.iter().enumerate() {
             let name = format!("{}/{}-{}", cast.board.slug, index + 1, file_name(&suite.source));
             let image = images.of(args, suite);
-            let hold = Hold { args, cast, run, name, image, cache: &images.cache, cancel: cancel.clone() };
+            let (cache, edits, cancel) = (&images.cache, &images.edits, cancel.clone());
+            let hold = Hold { args, cast, run, name, image, cache, edits, cancel };
             reports.push(hold.run(suite, &mut show).await?);
         }
         boards.push(BoardReport { setting, suites: reports });
@@ -204,6 +215,7 @@ struct Hold<'a> {
     image: Option<&'a Image>,
     /// Where the images that its steps bring along are kept.
     cache: &'a Cache,
+    edits: &'a [Edit],
     cancel: Interrupted,
 }
 
@@ -215,6 +227,7 @@ impl Hold<'_> {
         let mut device = self.open(suite, &places)?;
         let options = Options {
             image: self.image,
+            edits: self.edits,
             fail_fast: self.args.fail_fast.then_some(true),
             run_dir: &evidence,
             images: self.cache,
@@ -284,7 +297,7 @@ async fn cast(args: &Args, context: &Context) -> Result<Vec<Cast>, CliError> {
     }
     let catalog = context.catalog()?;
     let boards = args.boards.iter().map(|slug| catalog.board(slug)).collect::<Result<Vec<_>, _>>()?;
-    let host = context.place.host();
+    let host = context.place.host()?;
     let mut casts = Vec::new();
     for board in boards {
         let chosen = player::choose(&board, &host, args.accelerator.into()).await?;
@@ -298,6 +311,8 @@ struct Images {
     opened: HashMap<PathBuf, Image>,
     /// Where they are kept, and those that steps bring along as well.
     cache: Cache,
+    /// What is changed on a medium after each of them was flashed.
+    edits: Vec<Edit>,
 }
 
 impl Images {
@@ -323,6 +338,7 @@ async fn open_images(
     cache: &Cache,
 ) -> Result<Images, CliError> {
     let mut images: HashMap<PathBuf, Image> = HashMap::new();
+    let edits = args.edits.edits()?;
     for suite in suites {
         let Some(name) = image_of(args, suite) else {
             if suite.wants_image() {
@@ -340,9 +356,13 @@ async fn open_images(
                     images.insert(name.clone(), image::open(&name, &args.expectation, cache, medium).await?);
                 }
             }
+            rehearse(&edits, &images[&name], &cast.board.slug, medium).await?;
         }
     }
-    Ok(Images { opened: images, cache: cache.clone() })
+    if images.is_empty() && !edits.is_empty() {
+        return Err(CliError::usage("no suite flashes an image whose medium could be changed"));
+    }
+    Ok(Images { opened: images, cache: cache.clone(), edits })
 }
 
 async fn print_qemu_args(
@@ -356,7 +376,8 @@ async fn print_qemu_args(
         let dir = run.scratch().join(&cast.board.slug);
         let places = Places::create(&dir, &dir).map_err(CliError::broken)?;
         let image = suites.iter().find_map(|suite| images.of(args, suite));
-        up::print_qemu_args(&cast.board, &cast.chosen, &places, image, &args.forward).await?;
+        let flashed = image.map(|image| (image, &images.edits[..]));
+        up::print_qemu_args(&cast.board, &cast.chosen, &places, flashed, &args.forward).await?;
     }
     Ok(())
 }
@@ -368,6 +389,7 @@ fn setting_of(cast: &Cast) -> Result<Setting, CliError> {
         accelerator: Some(cast.chosen.player.accelerator.name().to_owned()),
         qemu: Some(cast.chosen.qemu_version.clone()),
         image: None,
+        edits: Vec::new(),
         host: HostFacts::here().map_err(CliError::broken)?,
     })
 }

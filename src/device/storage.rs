@@ -6,14 +6,14 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read, Seek};
+use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::board::{Board, Medium};
 use crate::io::cache::Base;
 use crate::io::image::{Image, ImageError};
-use crate::io::qcow2;
+use crate::io::qcow2::{self, write::Layer};
 use crate::qemu::arguments::Disk;
 
 /// The media of one device.
@@ -40,7 +40,7 @@ pub enum Content {
     Blank,
     /// What this image, by its digest, and the DUT since then have written.
     Flashed(String),
-    /// A flash was cut short; it must be flashed again before power-on.
+    /// A flash or a change was cut short; it must be flashed again before power-on.
     Unknown,
 }
 
@@ -85,8 +85,17 @@ pub enum StorageError {
         #[source]
         source: io::Error,
     },
-    /// The medium holds half an image.
-    #[error("medium `{medium}` was not flashed to the end, so what it holds is unknown")]
+    /// What stands on the medium cannot be changed.
+    #[error("cannot write medium `{medium}`")]
+    Write {
+        /// The medium's name in the board file.
+        medium: String,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The medium holds half an image, or half of a change.
+    #[error("medium `{medium}` was not written to the end, so what it holds is unknown")]
     Unknown {
         /// The medium's name in the board file.
         medium: String,
@@ -160,6 +169,33 @@ impl Storage {
         }
     }
 
+    /// What stands on a medium of the board now, to be changed while no machine runs; `Device::prepare` sees to
+    /// that, and to what is known of the medium meanwhile. What a flash has put there lies in a layer, so no image
+    /// is ever changed.
+    pub(super) fn open_for_writing(&self, medium: &str) -> Result<Box<dyn ReadWriteSeek>, StorageError> {
+        let played = self.media.get(medium).expect("check admits only boards whose media exist");
+        let failed = |source| StorageError::Write { medium: medium.to_owned(), source };
+        let file = File::options().read(true).write(true).open(&played.path).map_err(failed)?;
+        match &played.base {
+            None => Ok(Box::new(file)),
+            Some(base) => {
+                let base = base.file().try_clone().map_err(failed)?;
+                Ok(Box::new(Layer::open(file, base).map_err(failed)?))
+            }
+        }
+    }
+
+    /// Says what stands on a medium, and returns what was said before.
+    pub(super) fn set_content(&mut self, medium: &str, content: Content) -> Content {
+        let played = self.media.get_mut(medium).expect("check admits only boards whose media exist");
+        std::mem::replace(&mut played.content, content)
+    }
+
+    /// Forgets what stands on a medium, because it is not what was asked for; it must be flashed again.
+    pub fn distrust(&mut self, medium: &str) {
+        self.set_content(medium, Content::Unknown);
+    }
+
     /// The files of all media, for a machine that is about to start; an error if one must not be used.
     pub fn plugged_in(&self) -> Result<Vec<(String, Disk)>, StorageError> {
         let known = |(name, played): (&String, &PlayedMedium)| match played.content {
@@ -183,3 +219,8 @@ impl PlayedMedium {
 pub trait ReadSeek: Read + Seek + Send {}
 
 impl<T: Read + Seek + Send> ReadSeek for T {}
+
+/// What can be read and written anywhere, such as a medium at the host.
+pub trait ReadWriteSeek: ReadSeek + Write {}
+
+impl<T: ReadSeek + Write> ReadWriteSeek for T {}

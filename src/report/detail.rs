@@ -47,6 +47,9 @@ pub struct Setting {
     pub qemu: Option<String>,
     /// The image, if there was one.
     pub image: Option<ImageFacts>,
+    /// What was changed on the medium after each flash of it, in words; the events tell more.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub edits: Vec<String>,
     /// The host.
     pub host: HostFacts,
 }

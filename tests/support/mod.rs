@@ -147,3 +147,19 @@ pub fn settle(path: &Path) {
         std::thread::yield_now();
     }
 }
+
+/// A shell script in mounts of its own, which go with it. `$0` in it is `standin`, as [`standin`] sets it up; it runs
+/// in `dir`.
+pub fn in_own_mounts(dir: &Path, script: &str) -> std::process::Command {
+    let standin = standin(dir);
+    let mut command = std::process::Command::new("unshare");
+    command.args(["--mount", "sh", "-euc", script]).arg(standin.get_program());
+    for (name, value) in standin.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command.current_dir(dir).stdin(std::process::Stdio::null());
+    command
+}

@@ -11,7 +11,7 @@ pub mod format;
 mod hint;
 pub mod pass;
 pub mod progress;
-pub(super) mod raw;
+pub(in crate::io) mod raw;
 
 use std::fs::{self, File, FileType};
 use std::io::{self, Read, Write};
@@ -260,7 +260,7 @@ fn insert(
 }
 
 /// Reads at an offset until the buffer is full or the file ends.
-pub(super) fn fill_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+pub(in crate::io) fn fill_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     struct From<'a>(&'a File, u64);
     impl Read for From<'_> {
         fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -272,6 +272,6 @@ pub(super) fn fill_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result
     pass::fill(&mut From(file, offset), buffer)
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(in crate::io) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
