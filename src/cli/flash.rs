@@ -71,7 +71,7 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, CliError>
     let path = args.to.clone();
     let target = blocking(move || Target::open(&path, &checks)).await?;
     let (images, medium) = (context.place.images()?, args.to.display().to_string());
-    let open = image::open(&args.image, &args.expectation, &images, &medium, target.capacity());
+    let open = image::open_file(&args.image, &args.expectation, &images, &medium, target.capacity());
     let image = interrupt::unless(&interrupted, open).await?;
     let written = write(target, image, &interrupted).await?;
     tell(&args, &written, begun.elapsed())?;

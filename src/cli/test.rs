@@ -23,7 +23,7 @@ use crate::lab::player::{self, Chosen};
 use crate::lab::{Places, open_stand_in};
 use crate::message::{chain, shell_line};
 use crate::procedure;
-use crate::report::detail::{BoardReport, HostFacts, RunReport, Setting};
+use crate::report::detail::{BoardReport, HostFacts, ImageFacts, RunReport, Setting};
 use crate::report::json_lines::JsonLines;
 use crate::report::summary::Summary;
 use crate::report::terminal::{Style, Terminal};
@@ -32,6 +32,7 @@ use crate::suite::outcome::{Outcome, SuiteReport, TestReport};
 use crate::suite::progress::Progress;
 use crate::suite::run::{Options, run as run_suite};
 use crate::suite::{ImageChoice, Suite, builtin};
+use crate::sys::blocking::blocking;
 use crate::sys::run_dir::RunDir;
 
 /// Run suites on boards
@@ -166,7 +167,9 @@ async fn perform(
     for cast in casts {
         let mut setting = setting_of(cast)?;
         if let Some(image) = suites.iter().find_map(|suite| images.of(args, suite)) {
-            setting.image = Some(image.try_into()?);
+            // Its SHA-256 may have to be reckoned: half a second for each GiB.
+            let image = image.clone();
+            setting.image = Some(blocking(move || ImageFacts::try_from(&image)).await?);
             setting.edits.clone_from(&edits);
         }
         if let Some(remark) = &cast.chosen.remark {
@@ -358,10 +361,7 @@ async fn open_images(
             match images.get(&name) {
                 Some(image) => image.check_fits(&medium.name, medium.size.0)?,
                 None => {
-                    images.insert(
-                        name.clone(),
-                        image::open(&name, &args.expectation, cache, &medium.name, medium.size.0).await?,
-                    );
+                    images.insert(name.clone(), image::open(&name, &args.expectation, cache, medium).await?);
                 }
             }
             rehearse(&edits, &images[&name], &cast.board.slug, medium).await?;

@@ -89,13 +89,7 @@ async fn hold(
     images: &Cache,
     interrupted: &Interrupted,
 ) -> Result<Exit, CliError> {
-    let open = image::open(
-        &args.image,
-        &args.expectation,
-        images,
-        &board.flash_medium().name,
-        board.flash_medium().size.0,
-    );
+    let open = image::open(&args.image, &args.expectation, images, board.flash_medium());
     let image = interrupt::unless(interrupted, open).await?;
     let edits = args.edits.edits()?;
     let rehearse = rehearse(&edits, &image, &board.slug, board.flash_medium());

@@ -207,6 +207,7 @@ pub fn settle(path: &Path) {
         std::thread::yield_now();
     }
 }
+
 pub fn pid_of(child: &Child) -> Pid {
     Pid::from_raw(i32::try_from(child.id()).expect("the kernel's process ids are positive i32"))
 }
