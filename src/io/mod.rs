@@ -8,3 +8,4 @@ pub mod image;
 pub mod partition;
 pub mod qcow2;
 pub mod selftest;
+pub mod ssh;
