@@ -3,6 +3,7 @@
 mod support;
 
 use standin::io::image::Image;
+use standin::io::ssh::Credentials;
 use standin::suite::outcome::{Outcome, SuiteReport, Verdict};
 use standin::suite::run::{Options, run};
 use standin::suite::{Suite, builtin, check};
@@ -26,6 +27,7 @@ async fn run_on(
         fail_fast: None,
         run_dir: &run_dir,
         images: &run_dir,
+        credentials: &Credentials::default(),
         backend: "stand-in",
         cancel,
     };

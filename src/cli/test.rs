@@ -3,7 +3,7 @@
 //! Everything that can be wrong with what was asked is found before anything is started. Then each suite gets a
 //! device of its own on each board, off and blank, and the whole run one directory.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,10 +12,12 @@ use jiff::Timestamp;
 
 use super::interrupt::Interrupted;
 use super::place::{AcceleratorOption, BackendOption, run_dir};
+use super::ssh::KeyOption;
 use super::{CliError, Context, Exit, has_colours, interrupt, say, up};
 use crate::board::Board;
 use crate::device::Device;
 use crate::io::image::Image;
+use crate::io::ssh::Identity;
 use crate::lab::player::{self, Chosen};
 use crate::lab::{Places, open_stand_in};
 use crate::message::{chain, shell_line};
@@ -64,9 +66,11 @@ pub struct Args {
     /// End a suite at its first failure, whatever it says itself
     #[arg(long)]
     fail_fast: bool,
-    /// Make this TCP port of the DUT reachable for programs of the suites; may be given several times
+    /// Make this TCP port of the DUT reachable besides those of the board and the suite; may be given several times
     #[arg(long, value_name = "PORT")]
     forward: Vec<u16>,
+    #[command(flatten)]
+    key: KeyOption,
     /// One JSON object per line on stdout, the last one the summary
     #[arg(long)]
     json: bool,
@@ -89,6 +93,7 @@ struct Cast {
 pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     let started = Timestamp::now();
     let suites = read_suites(&args)?;
+    args.key.credentials()?;
     let interrupted = interrupt::listen()?;
     let casts = interrupt::unless(&interrupted, cast(&args, context)).await?;
     let host = context.place.host();
@@ -207,11 +212,18 @@ impl Hold<'_> {
         let scratch = self.run.scratch().join(&self.name);
         let places = Places::create(&evidence, &scratch).map_err(CliError::broken)?;
         let mut device = self.open(suite, &places)?;
+        let mut credentials = self.args.key.credentials()?;
+        if credentials.identity.is_none() {
+            // A key for this DUT alone; what the suite does not give it, it does not take.
+            let made = Identity::make(&scratch.join("ssh-key")).map_err(CliError::broken)?;
+            credentials.identity = Some(made);
+        }
         let options = Options {
             image: self.image,
             fail_fast: self.args.fail_fast.then_some(true),
             run_dir: &evidence,
             images: self.cache,
+            credentials: &credentials,
             backend: BACKEND,
             cancel: self.cancel.clone(),
         };
@@ -229,8 +241,8 @@ impl Hold<'_> {
 
     fn open(&self, suite: &Suite, places: &Places) -> Result<Device, CliError> {
         let (board, player) = (self.cast.board.clone(), self.cast.chosen.player.clone());
-        let forwards: BTreeSet<u16> = suite.forward.iter().chain(&self.args.forward).copied().collect();
-        open_stand_in(board, player, places, forwards.into_iter().collect()).map_err(CliError::broken)
+        let ports = suite.ports(&board, &self.args.forward);
+        open_stand_in(board, player, places, ports).map_err(CliError::broken)
     }
 }
 
@@ -352,7 +364,8 @@ async fn print_qemu_args(
         let dir = run.scratch().join(&cast.board.slug);
         let places = Places::create(&dir, &dir).map_err(CliError::broken)?;
         let image = suites.iter().find_map(|suite| images.of(args, suite));
-        up::print_qemu_args(&cast.board, &cast.chosen, &places, image, &args.forward).await?;
+        let ports = suites[0].ports(&cast.board, &args.forward);
+        up::print_qemu_args(&cast.board, &cast.chosen, &places, image, ports).await?;
     }
     Ok(())
 }

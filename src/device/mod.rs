@@ -4,6 +4,7 @@
 //! device and closes it; everything above drives it through `&mut`.
 
 pub mod console;
+pub mod network;
 pub mod power;
 pub mod storage;
 
@@ -15,6 +16,7 @@ use crate::deadline::Deadline;
 use crate::event::EventLog;
 use crate::qemu::boot_rom::BootRomError;
 use console::{Console, ConsoleError};
+use network::HostKeys;
 use power::{Power, PowerError, PowerState};
 use storage::{Storage, StorageError};
 
@@ -30,6 +32,7 @@ pub struct Device {
     power: Power,
     /// One for each serial line; the first is the console.
     consoles: Vec<Console>,
+    host_keys: HostKeys,
 }
 
 /// A part that this device does not have.
@@ -98,7 +101,7 @@ impl Device {
         power: Power,
         consoles: Vec<Console>,
     ) -> Self {
-        Self { board, events, storage, power, consoles }
+        Self { board, events, storage, power, consoles, host_keys: HostKeys::default() }
     }
 
     /// What this device has: what the board has, less what its player lacks.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::file::{AssertFile, LinkVerb, StepFile, SuiteFile, TestFile};
 use super::template::{Template, Values};
-use super::{Action, Assertion, FlashSource, ImageChoice, Run, Step, Suite, Test};
+use super::{Action, Assertion, FlashSource, ImageChoice, Run, Step, Suite, Test, Visit};
 use crate::board::{Capability, Time};
 use crate::device::console::Pattern;
 use crate::device::power::PowerState;
@@ -14,8 +14,15 @@ use crate::document::{Document, DocumentError, nearest, one_of};
 use crate::event::{EventKind, Origin};
 
 /// Variables that every run sets.
-pub const BUILT_IN: [&str; 6] =
-    ["board.slug", "board.arch", "image.sha256", "image.bytes", "flash.medium.kind", "dut.address"];
+pub const BUILT_IN: [&str; 7] = [
+    "board.slug",
+    "board.arch",
+    "image.sha256",
+    "image.bytes",
+    "flash.medium.kind",
+    "dut.address",
+    "ssh.public_key",
+];
 
 /// Generous for a boot under TCG on a busy host.
 const STEP_WITHIN: Duration = Duration::from_secs(60);
@@ -112,7 +119,7 @@ impl Check<'_, '_> {
         Test { title, needs: needs.into_iter().collect(), deadline, steps }
     }
 
-    fn step(&mut self, key: &str, file: StepFile) -> Option<Step> {
+    fn step(&mut self, key: &str, mut file: StepFile) -> Option<Step> {
         let verb = self.only_verb(key)?;
         self.options_fit(key, verb);
         let inner = format!("{key}.{verb}");
@@ -136,20 +143,29 @@ impl Check<'_, '_> {
             "send" => Action::Send(self.line(&inner, &file.send?)),
             "send_keys" => Action::SendKeys(self.text(&inner, &file.send_keys?)),
             "run" => {
-                let command = self.line(&inner, &file.run?);
-                let output = file.output.map(|text| self.template(&format!("{key}.output"), &text));
-                let output_regex =
-                    file.output_regex.map(|text| self.regex(&format!("{key}.output_regex"), &text));
-                if let Some(name) = &file.save {
-                    self.set_by_step(&format!("{key}.save"), name);
+                let command = self.line(&inner, &file.run.take()?);
+                Action::Run(self.expectations(key, command, file))
+            }
+            "ssh" => {
+                let command = self.text(&inner, &file.ssh.take()?);
+                let visit = self.visit(key, &file);
+                Action::Ssh(self.expectations(key, command, file), visit)
+            }
+            "put" => {
+                let visit = self.visit(key, &file);
+                let from = self.path(&inner, &file.put?)?;
+                let to = self.needed(key, "as", file.r#as)?;
+                Action::Put { from, to: self.text(&format!("{key}.as"), &to), visit }
+            }
+            "get" => {
+                let visit = self.visit(key, &file);
+                let from = self.text(&inner, &file.get?);
+                let name = self.needed(key, "as", file.r#as)?;
+                if !is_file_name(&name) {
+                    let message = format!("expected the name of a file, without a folder, found `{name}`");
+                    self.document.complain(&format!("{key}.as"), message);
                 }
-                Action::Run(Run {
-                    command,
-                    status: file.status.unwrap_or(0),
-                    output,
-                    output_regex,
-                    save: file.save,
-                })
+                Action::Get { from, name, visit }
             }
             "login" => {
                 if file.login == Some(false) {
@@ -170,6 +186,31 @@ impl Check<'_, '_> {
         };
         let rests_on_test = matches!(action, Action::Flash(_) | Action::Exec(_));
         Some(Step { action, within: within.or((!rests_on_test).then_some(STEP_WITHIN)) })
+    }
+
+    /// What must come of a command.
+    fn expectations(&mut self, key: &str, command: Template, file: StepFile) -> Run {
+        let output = file.output.map(|text| self.template(&format!("{key}.output"), &text));
+        let output_regex = file.output_regex.map(|text| self.regex(&format!("{key}.output_regex"), &text));
+        if let Some(name) = &file.save {
+            self.set_by_step(&format!("{key}.save"), name);
+        }
+        Run { command, status: file.status.unwrap_or(0), output, output_regex, save: file.save }
+    }
+
+    /// Who comes over the network, and where.
+    fn visit(&mut self, key: &str, file: &StepFile) -> Visit {
+        Visit {
+            user: file.user.as_ref().map(|user| self.text(&format!("{key}.user"), user)),
+            port: file.port,
+        }
+    }
+
+    fn needed(&mut self, key: &str, name: &str, value: Option<String>) -> Option<String> {
+        if value.is_none() {
+            self.document.complain(key, format!("expected `{name}` with it, found none"));
+        }
+        value
     }
 
     /// The one verb of a step. What has been complained about already is known as a verb all the same.
@@ -355,7 +396,12 @@ impl Check<'_, '_> {
     }
 }
 
-const VERBS: [&str; 12] = [
+/// Whether a file of this name lies in the folder that it is put into.
+fn is_file_name(name: &str) -> bool {
+    Path::new(name).file_name().is_some_and(|file| file == name) && !name.starts_with('.')
+}
+
+const VERBS: [&str; 15] = [
     "power",
     "link",
     "flash",
@@ -368,10 +414,13 @@ const VERBS: [&str; 12] = [
     "wait_event",
     "assert",
     "exec",
+    "ssh",
+    "put",
+    "get",
 ];
 
 /// Which verbs each option goes with.
-const OPTIONS: [(&str, &[&str]); 8] = [
+const OPTIONS: [(&str, &[&str]); 11] = [
     ("interface", &["link"]),
     (
         "within",
@@ -387,12 +436,18 @@ const OPTIONS: [(&str, &[&str]); 8] = [
             "login",
             "wait_event",
             "exec",
+            "ssh",
+            "put",
+            "get",
         ],
     ),
     ("capture", &["expect_regex"]),
-    ("status", &["run"]),
-    ("output", &["run"]),
-    ("output_regex", &["run"]),
-    ("save", &["run"]),
+    ("status", &["run", "ssh"]),
+    ("output", &["run", "ssh"]),
+    ("output_regex", &["run", "ssh"]),
+    ("save", &["run", "ssh"]),
     ("by", &["wait_event"]),
+    ("user", &["ssh", "put", "get"]),
+    ("port", &["ssh", "put", "get"]),
+    ("as", &["put", "get"]),
 ];

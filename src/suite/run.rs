@@ -20,6 +20,7 @@ use crate::deadline::Deadline;
 use crate::device::Device;
 use crate::event::{Event, EventKind};
 use crate::io::image::Image;
+use crate::io::ssh::Credentials;
 
 /// What a run is given besides suite and device.
 #[derive(Debug)]
@@ -32,6 +33,8 @@ pub struct Options<'a> {
     pub run_dir: &'a Path,
     /// The cache for images that steps bring along.
     pub images: &'a Path,
+    /// By what steps log in over SSH.
+    pub credentials: &'a Credentials,
     /// The backend's name, for programs that the suite starts.
     pub backend: &'a str,
     /// Becomes true when the run is to end as soon as possible.
@@ -53,7 +56,7 @@ pub async fn run(
     let mut runner = Runner {
         suite,
         options,
-        values: values(suite, device, options.image),
+        values: values(suite, device, options),
         heed_from: after_last_fault(&device.events.since(0)),
         device,
     };
@@ -147,6 +150,7 @@ impl Runner<'_> {
             acted_at: first_event,
             evidence: Vec::new(),
             prefix: format!("{}-{number}", file_name(&self.suite.title)),
+            late: Duration::ZERO,
         };
         let mut steps = Vec::new();
         let mut outcome = Outcome::Passed;
@@ -220,7 +224,7 @@ async fn perform(
 }
 
 /// The values of all variables but those that a test sets itself.
-fn values(suite: &Suite, device: &Device, image: Option<&Image>) -> Values {
+fn values(suite: &Suite, device: &Device, options: &Options<'_>) -> Values {
     let board = &device.board;
     let mut values = suite.variables.clone();
     values.insert("board.slug".to_owned(), board.slug.clone());
@@ -229,7 +233,10 @@ fn values(suite: &Suite, device: &Device, image: Option<&Image>) -> Values {
     if let Ok(address) = device.address() {
         values.insert("dut.address".to_owned(), address.to_string());
     }
-    if let Some(image) = image {
+    if let Some(identity) = &options.credentials.identity {
+        values.insert("ssh.public_key".to_owned(), identity.public_line());
+    }
+    if let Some(image) = options.image {
         // A base that cannot be read any more leaves the variable without a value, and a test that uses it says so.
         if let Ok(sha256) = image.sha256() {
             values.insert("image.sha256".to_owned(), sha256);

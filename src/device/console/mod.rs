@@ -10,7 +10,7 @@ mod pattern;
 mod record;
 mod seen;
 mod shell;
-mod wait;
+pub(super) mod wait;
 
 use std::io;
 use std::os::fd::OwnedFd;

@@ -96,9 +96,9 @@ impl ConsoleError {
 }
 
 /// Why a wait cannot end well any more.
-struct Interruption {
-    reason: String,
-    lab: bool,
+pub(in crate::device) struct Interruption {
+    pub reason: String,
+    pub lab: bool,
 }
 
 impl Console {
@@ -199,7 +199,7 @@ impl Console {
 }
 
 /// Waits until the events from `since` on say that the DUT will say nothing more.
-async fn silenced(events: &EventLog, since: usize) -> Interruption {
+pub(in crate::device) async fn silenced(events: &EventLog, since: usize) -> Interruption {
     let mut next = since;
     let mut silence = None;
     loop {
