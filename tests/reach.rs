@@ -10,10 +10,8 @@ use std::process::{Child, Command, Output, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde_json::json;
-use sshd::{Sshd, user};
+use sshd::Sshd;
 use standin::io::ssh::Identity;
-use standin::sys::run_dir::RunDir;
 use support::{processes_with, standin};
 
 /// Writes a suite of one test whose steps begin with a boot of the self-test.
@@ -120,19 +118,6 @@ fn a_board_without_a_network_skips_what_needs_ssh() {
     assert!(told.contains(r#""outcome":"skipped","missing":["network"]"#), "{told}");
 }
 
-/// A run directory that is held by this process, as `standin up` holds one, for a board that is an sshd.
-fn held(runs: &Path, sshd: &Sshd, key: &Identity) -> (RunDir, String) {
-    let run = RunDir::create(runs).unwrap();
-    let running = json!({
-        "board": "generic-amd64", "user": user(), "password": null, "ssh_key": key.file,
-        "ssh_port": 22222, "forwards": [[22222, sshd.address]],
-    });
-    std::fs::write(run.path().join("running.json"), running.to_string()).unwrap();
-    let name = run.path().file_name().unwrap().to_str().unwrap();
-    let id = name.strip_prefix("standin-").unwrap().to_owned();
-    (run, id)
-}
-
 fn ssh(dir: &Path, words: &[&str], input: &[u8]) -> (Option<i32>, String, String) {
     let mut command = standin(dir);
     command.env_remove("SSH_AUTH_SOCK").env_remove("STANDIN_SSH_KEY").arg("ssh").args(words);
@@ -156,7 +141,7 @@ fn standin_ssh_runs_a_command_on_the_board_that_is_held() {
     assert_eq!(code, Some(2));
     assert!(told.contains("no board with a network is held in"), "{told}");
 
-    let (run, id) = held(&runs, &sshd, &key);
+    let (run, id) = sshd.hold(&runs, &key);
     let (code, output, errors) = ssh(dir.path(), &["--", "cat; echo err >&2; exit 5"], b"through\n");
     assert_eq!((code, output.as_str(), errors.as_str()), (Some(5), "through\n", "err\n"));
     let (code, output, errors) = ssh(dir.path(), &[], b"echo $((6 * 7))\nkill -TERM $$\n");
@@ -172,7 +157,7 @@ fn standin_ssh_runs_a_command_on_the_board_that_is_held() {
     assert_eq!(code, Some(1));
     assert!(told.contains("the host key has changed without a flash"), "{told}");
 
-    let (second, other) = held(&runs, &sshd, &key);
+    let (second, other) = sshd.hold(&runs, &key);
     let (code, _, told) = ssh(dir.path(), &["--", "true"], b"");
     assert_eq!(code, Some(2));
     assert!(

@@ -229,7 +229,10 @@ impl Device {
         if self.power.is_unplugged(interface) {
             return Err(NotReached::NoCarrier(interface.to_owned()));
         }
-        let forwards = self.forwards(Deadline::after(ANSWER_WITHIN)).await.map_err(Box::new)?;
+        let forwards = match self.forwards(Deadline::after(ANSWER_WITHIN)).await {
+            Ok(forwards) => forwards,
+            Err(error) => return Err(self.silent_player(error, visit).await),
+        };
         let found = forwards.iter().find(|(dut, _)| *dut == visit.port);
         let (_, here) = *found.ok_or(NotReached::NotForwarded)?;
         *address = Some(here);
@@ -259,7 +262,7 @@ impl Device {
         let mut not_up_at = None;
         loop {
             let begun = Instant::now();
-            match self.first_contact(visit.port, here, last, &mut not_up_at, deadline).await? {
+            match self.first_contact(visit, here, last, &mut not_up_at, deadline).await? {
                 Ok(Found { contact, version, asked }) => {
                     let late = not_up_at.map_or(Duration::ZERO, |at| asked.duration_since(at));
                     *last = LastSeen::Version(version.clone());
@@ -283,7 +286,7 @@ impl Device {
     /// Waits until a server tells its version, asking anew for as long as the DUT does not answer at all.
     async fn first_contact(
         &self,
-        port: u16,
+        visit: Visit<'_>,
         here: SocketAddrV4,
         last: &mut LastSeen,
         not_up_at: &mut Option<Instant>,
@@ -299,7 +302,7 @@ impl Device {
             while looks < UNANSWERED_LOOKS {
                 match deadline.within(LOOK_EVERY).bound(contact.version()).await {
                     Ok(version) => return Ok(version.map(|version| Found { contact, version, asked })),
-                    Err(_) => match self.power.contact(port, Deadline::after(ANSWER_WITHIN)).await {
+                    Err(_) => match self.power.contact(visit.port, Deadline::after(ANSWER_WITHIN)).await {
                         Ok(TcpContact::Unanswered) => {
                             *last = LastSeen::NoAnswer;
                             looks += 1;
@@ -307,15 +310,24 @@ impl Device {
                         Ok(TcpContact::Taken) => *last = LastSeen::Silent(contact.said()),
                         // It has just ended, which the connection tells next.
                         Ok(TcpContact::None) => {}
-                        // QEMU has died; the event that says how ends the wait.
-                        Err(PowerError::Machine(MachineError::Monitor(MonitorError::Closed { .. }))) => {
-                            std::future::pending().await
-                        }
-                        Err(error) => return Err(NotReached::Device(Box::new(error.into()))),
+                        Err(error) => return Err(self.silent_player(error.into(), visit).await),
                     },
                 }
             }
             *not_up_at = Some(asked);
+        }
+    }
+
+    /// Why the player did not answer: an event tells how it died, if it has.
+    async fn silent_player(&self, error: DeviceError, visit: Visit<'_>) -> NotReached {
+        match error {
+            DeviceError::Power(PowerError::Machine(MachineError::Monitor(MonitorError::Closed {
+                ..
+            }))) => {
+                let Interruption { reason, lab } = silenced(&self.events, visit.heed_from).await;
+                NotReached::Interrupted { reason, lab, last: LastSeen::Nothing }
+            }
+            other => NotReached::Device(Box::new(other)),
         }
     }
 }

@@ -124,6 +124,7 @@ impl Check<'_, '_> {
         self.options_fit(key, verb);
         let inner = format!("{key}.{verb}");
         let within = self.time(&format!("{key}.within"), file.within);
+        let stage = file.stage.take().map(|name| self.title(&format!("{key}.stage"), Some(name)));
         let action = match verb {
             "power" => Action::Power(file.power?),
             "link" => Action::Link { up: file.link? == LinkVerb::Up, interface: file.interface },
@@ -185,7 +186,7 @@ impl Check<'_, '_> {
             other => unreachable!("`{other}` is not one of the verbs"),
         };
         let rests_on_test = matches!(action, Action::Flash(_) | Action::Exec(_));
-        Some(Step { action, within: within.or((!rests_on_test).then_some(STEP_WITHIN)) })
+        Some(Step { action, within: within.or((!rests_on_test).then_some(STEP_WITHIN)), stage })
     }
 
     /// What must come of a command.
@@ -420,7 +421,8 @@ const VERBS: [&str; 15] = [
 ];
 
 /// Which verbs each option goes with.
-const OPTIONS: [(&str, &[&str]); 11] = [
+const OPTIONS: [(&str, &[&str]); 12] = [
+    ("stage", &VERBS),
     ("interface", &["link"]),
     (
         "within",

@@ -104,6 +104,8 @@ pub struct StepFile {
     pub interface: Option<String>,
     /// How long the step may take; `60s` if left out, for `flash` and `exec` what is left of the test's time.
     pub within: Option<Time>,
+    /// What the time up to the end of this step was spent on, since the last step with a stage or the test's begin.
+    pub stage: Option<String>,
     /// Variables that are set to groups of `expect_regex`, as in `{ address = "1" }`; they hold until the test ends.
     #[serde(default)]
     pub capture: BTreeMap<String, String>,

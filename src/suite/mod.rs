@@ -82,6 +82,8 @@ pub struct Step {
     pub action: Action,
     /// How long it may take; `None` is what is left of the test's time.
     pub within: Option<Duration>,
+    /// The stage that ends with it.
+    pub stage: Option<String>,
 }
 
 /// What a step does.

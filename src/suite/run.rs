@@ -10,17 +10,18 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use tracing::Instrument;
 
-use super::outcome::{Outcome, StepReport, SuiteReport, TestReport};
+use super::outcome::{Outcome, StageReport, StepReport, SuiteReport, TestReport};
 use super::progress::{Observer, Progress};
 use super::step::{self, Scene, StepError};
 use super::template::Values;
-use super::{Action, Suite, Test};
+use super::{Action, Step, Suite, Test};
 use crate::board::{Capability, word};
 use crate::deadline::Deadline;
 use crate::device::Device;
 use crate::event::{Event, EventKind};
 use crate::io::image::Image;
 use crate::io::ssh::Credentials;
+use crate::sys::clock::cpu_time;
 
 /// What a run is given besides suite and device.
 #[derive(Debug)]
@@ -153,11 +154,12 @@ impl Runner<'_> {
             late: Duration::ZERO,
         };
         let mut steps = Vec::new();
+        let mut stages = Stages::begin();
         let mut outcome = Outcome::Passed;
         for step in &test.steps {
             let what = step.action.to_string();
             observer(Progress::StepBegins { what: &what });
-            let clock = Instant::now();
+            let (clock, computed) = (Instant::now(), cpu_time());
             let deadline = step.within.map_or(deadline, |within| deadline.within(within));
             let mut done = perform(&mut scene, &step.action, deadline, self.options.cancel.clone()).await;
             if let Some(Err(StepError::Failed(_))) = &done
@@ -174,10 +176,18 @@ impl Runner<'_> {
                     Outcome::Failed { message: with_events(message, &events.since(first_event)) }
                 }
             };
-            let report = StepReport { what, outcome: outcome.clone(), duration_ms: milliseconds(clock) };
+            let took = clock.elapsed();
+            let own = match step.action {
+                Action::Flash(_) => took,
+                _ => cpu_time().saturating_sub(computed) + scene.take_late(),
+            };
+            stages.add(step, own, outcome == Outcome::Passed);
+            let (outcome, duration_ms) = (outcome.clone(), microseconds(took) / 1000);
+            let report = StepReport { what, outcome, duration_ms, own_us: microseconds(own) };
             observer(Progress::StepEnds(&report));
+            let passed = report.outcome == Outcome::Passed;
             steps.push(report);
-            if outcome != Outcome::Passed {
+            if !passed {
                 break;
             }
         }
@@ -187,6 +197,7 @@ impl Runner<'_> {
             started: Some(started),
             duration_ms: milliseconds(clock),
             steps,
+            stages: stages.ended,
             events: events.since(first_event),
             evidence: scene.evidence,
         }
@@ -194,6 +205,29 @@ impl Runner<'_> {
 
     fn is_cancelled(&self) -> bool {
         *self.options.cancel.borrow()
+    }
+}
+
+/// What a test's time goes to, stage by stage.
+struct Stages {
+    since: Instant,
+    own: Duration,
+    ended: Vec<StageReport>,
+}
+
+impl Stages {
+    fn begin() -> Self {
+        Self { since: Instant::now(), own: Duration::ZERO, ended: Vec::new() }
+    }
+
+    /// Takes a step that has just ended; one that passed may end a stage.
+    fn add(&mut self, step: &Step, own: Duration, passed: bool) {
+        self.own += own;
+        if let Some(name) = step.stage.clone().filter(|_| passed) {
+            let (duration_ms, own_us) = (milliseconds(self.since), microseconds(self.own));
+            self.ended.push(StageReport { name, duration_ms, own_us });
+            (self.since, self.own) = (Instant::now(), Duration::ZERO);
+        }
     }
 }
 
@@ -283,4 +317,8 @@ fn with_events(message: String, events: &[Event]) -> String {
 
 fn milliseconds(clock: Instant) -> u64 {
     u64::try_from(clock.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+fn microseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }

@@ -347,6 +347,12 @@ fn assert(scene: &Scene<'_>, assertion: &Assertion) -> Result<(), StepError> {
 }
 
 impl Scene<'_> {
+    /// By how much, at most, the step that has just ended was noticed to be done too late.
+    pub(super) fn take_late(&mut self) -> Duration {
+        let on_console = self.device.console().map_or(Duration::ZERO, Console::take_late);
+        std::mem::take(&mut self.late) + on_console
+    }
+
     /// The console, for reading: a wait on it ends early once nothing more can come.
     fn console(&mut self) -> Result<&mut Console, StepError> {
         let events = self.device.events.clone();

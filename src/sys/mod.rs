@@ -4,6 +4,7 @@
 
 pub mod blocking;
 pub mod child;
+pub mod clock;
 pub mod family;
 pub mod run_dir;
 pub mod serial_line;

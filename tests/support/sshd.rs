@@ -12,7 +12,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
+use serde_json::json;
 use standin::io::ssh::Identity;
+use standin::sys::run_dir::RunDir;
 use tempfile::TempDir;
 
 pub struct Sshd {
@@ -60,6 +62,20 @@ impl Sshd {
         let path = self.dir.path().join("host_key");
         let _ = std::fs::remove_file(&path);
         Identity::make(&path).unwrap();
+    }
+
+    /// A run directory that is held by this process, as `standin up` holds one, for a board that is this server; and
+    /// the id of the run.
+    pub fn hold(&self, runs: &Path, key: &Identity) -> (RunDir, String) {
+        let run = RunDir::create(runs).unwrap();
+        let running = json!({
+            "board": "generic-amd64", "user": user(), "password": null, "ssh_key": key.file,
+            "ssh_port": 22222, "forwards": [[22222, self.address]],
+        });
+        std::fs::write(run.path().join("running.json"), running.to_string()).unwrap();
+        let name = run.path().file_name().unwrap().to_str().unwrap();
+        let id = name.strip_prefix("standin-").unwrap().to_owned();
+        (run, id)
     }
 
     fn configure(&self) -> std::path::PathBuf {
