@@ -35,7 +35,7 @@ fn build(dir: &Path, key: &Identity, image: &Path) {
     std::fs::write(&config, json!({ "uuid": uuid, "os": { "sshKeys": [key.public_line()] } }).to_string())
         .unwrap();
     let mut command = Command::new("firmware-images/reference-os/build");
-    let built = command.args(["amd64", "disk", "--config"]).arg(&config).arg(image).status().unwrap();
+    let built = command.arg("--config").arg(&config).args(["amd64", "disk"]).arg(image).status().unwrap();
     assert!(built.success());
 }
 

@@ -1,4 +1,4 @@
-//! Bytes, images and what lies in them. It knows no board, no QEMU and no bench.
+//! Bytes, images and what lies in them, and SSH. It knows no board, no QEMU and no bench.
 
 pub mod cache;
 pub mod device_tree;
