@@ -7,6 +7,7 @@ use std::fs;
 use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddrV4;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -308,29 +309,24 @@ async fn pass_on(mut process: Process) -> Result<Status, CliError> {
     let mut resized = signal(SignalKind::window_change()).map_err(CliError::broken)?;
     let mut keys = up::read_keys();
     let mut input = process.input();
-    let mut feeding = Some(Box::pin(async move {
+    let mut feeding = pin!(async move {
         while let Some(bytes) = keys.recv().await {
             // A command that reads no more says by its end why.
             if input.write_all(&bytes).await.is_err() {
                 break;
             }
         }
-    }));
+    });
+    let mut has_input = true;
     loop {
-        let fed = async {
-            match &mut feeding {
-                Some(feeding) => feeding.await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
             news = process.next() => match news.map_err(failed)? {
                 News::Output(bytes) => up::show(&bytes)?,
                 News::Errors(bytes) => io::stderr().lock().write_all(&bytes)?,
                 News::Ended(status) => return Ok(status),
             },
-            () = fed => {
-                feeding = None;
+            () = &mut feeding, if has_input => {
+                has_input = false;
                 process.end_input().await;
             }
             _ = resized.recv() => if let Some((columns, lines)) = terminal::size() {

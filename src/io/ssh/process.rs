@@ -1,6 +1,7 @@
 //! One command on the other side: its input, its output, and how it ended.
 
 use std::io;
+use std::pin::pin;
 
 use russh::client::Msg;
 use russh::{Channel, ChannelMsg, ChannelReadHalf, ChannelWriteHalf};
@@ -132,21 +133,16 @@ impl Process {
         mut sink: impl FnMut(&News) -> io::Result<()>,
     ) -> Result<Status, SshError> {
         let mut writer = self.input();
-        let mut feeding = Some(Box::pin(async move { tokio::io::copy(&mut input, &mut writer).await }));
+        let mut feeding = pin!(async move { tokio::io::copy(&mut input, &mut writer).await });
+        let mut has_input = true;
         loop {
-            let fed = async {
-                match &mut feeding {
-                    Some(feeding) => feeding.await,
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
                 news = self.next() => match news? {
                     News::Ended(status) => return Ok(status),
                     other => sink(&other).map_err(SshError::Host)?,
                 },
-                copied = fed => {
-                    feeding = None;
+                copied = &mut feeding, if has_input => {
+                    has_input = false;
                     match copied {
                         // One that reads no more says by its exit why.
                         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
