@@ -35,6 +35,10 @@ pub struct BoardFile {
     /// Its wired network interfaces, by name. Each needs a device under `[qemu.network]`.
     #[serde(default)]
     pub network: Vec<String>,
+    /// The TCP ports on which its usual systems serve, such as 22222 for SSH on balenaOS; this host reaches them.
+    #[serde(default)]
+    #[schemars(inner(range(min = 1)))]
+    pub ports: Vec<u16>,
     /// Its screen connector, if it has one. It needs `qemu.screen`.
     pub screen: Option<ScreenConnector>,
     /// The socket that a keyboard is plugged into, if it has one.

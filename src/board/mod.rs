@@ -58,6 +58,8 @@ pub struct Board {
     pub login: Option<Login>,
     /// Its wired network interfaces.
     pub network: Vec<NetworkInterface>,
+    /// The TCP ports on which its usual systems serve; none without a network interface.
+    pub ports: Vec<u16>,
     /// Its screen connector, if it has one.
     pub screen: Option<Screen>,
     /// Whether keys can be typed on it: it has a USB or PS/2 socket for a keyboard.

@@ -224,6 +224,10 @@ fn facts(board: &Board) -> Vec<[String; 2]> {
     }
     let interfaces: Vec<_> = board.network.iter().map(|interface| &interface.name).collect();
     rows.push(fact("network", list_of(&interfaces)));
+    if !board.ports.is_empty() {
+        let ports: Vec<_> = board.ports.iter().map(u16::to_string).collect();
+        rows.push(fact("ports", ports.join(", ")));
+    }
     let radios = [(board.facts.wifi, "Wi-Fi"), (board.facts.bluetooth, "Bluetooth")];
     let radios: Vec<_> = radios.into_iter().filter_map(|(there, name)| there.then_some(name)).collect();
     rows.push(fact("radios", list_of(&radios)));

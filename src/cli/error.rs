@@ -29,6 +29,8 @@ pub enum Exit {
     NothingRun,
     /// Somebody pressed Ctrl-C.
     Interrupted,
+    /// A command that ran for the user on the DUT ended with this status.
+    Status(u8),
 }
 
 impl Exit {
@@ -42,6 +44,7 @@ impl Exit {
             Self::Broken => Verdict::Broken.exit_code(),
             Self::NothingRun => Verdict::NothingRun.exit_code(),
             Self::Interrupted => Verdict::Interrupted.exit_code(),
+            Self::Status(status) => status,
         }
     }
 }

@@ -15,6 +15,7 @@ mod log;
 mod output;
 mod place;
 mod prepare;
+mod ssh;
 mod suites;
 mod test;
 mod up;
@@ -56,6 +57,7 @@ enum Command {
     Test(test::Args),
     Up(up::Args),
     Flash(flash::Args),
+    Ssh(ssh::Args),
     Doctor(doctor::Args),
     /// List, prune and verify what flashes are made of
     Cache(cache::Args),
@@ -72,6 +74,7 @@ pub async fn run(cli: Cli) -> Result<Exit, CliError> {
         Command::Test(args) => test::run(args, &context).await,
         Command::Up(args) => up::run(args, &context).await,
         Command::Flash(args) => flash::run(args, &context).await,
+        Command::Ssh(args) => ssh::run(args, &context).await,
         Command::Doctor(args) => doctor::run(args, &context).await,
         Command::Cache(args) => cache::run(args, &context).await,
         Command::Image(args) => image_content::run(args, &context).await,

@@ -3,7 +3,7 @@
 //! Everything that can be wrong with what was asked is found before anything is started. Then each suite gets a
 //! device of its own on each board, off and blank, and the whole run one directory.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,12 +13,14 @@ use jiff::Timestamp;
 use super::interrupt::Interrupted;
 use super::place::{AcceleratorOption, BackendOption, InstallerOption, run_dir};
 use super::prepare::{EditOptions, rehearse};
+use super::ssh::KeyOption;
 use super::{CliError, Context, Exit, has_colours, image, interrupt, say, up};
 use crate::board::Board;
 use crate::device::Device;
 use crate::io::cache::Cache;
 use crate::io::image::Image;
 use crate::io::prepare::Edit;
+use crate::io::ssh::Identity;
 use crate::lab::player::{self, Chosen};
 use crate::lab::{Places, open_stand_in};
 use crate::message::{chain, shell_line};
@@ -74,9 +76,11 @@ pub struct Args {
     /// End a suite at its first failure, whatever it says itself
     #[arg(long)]
     fail_fast: bool,
-    /// Make this TCP port of the DUT reachable for programs of the suites; may be given several times
+    /// Make this TCP port of the DUT reachable besides those of the board and the suite; may be given several times
     #[arg(long, value_name = "PORT")]
     forward: Vec<u16>,
+    #[command(flatten)]
+    key: KeyOption,
     /// One JSON object per line on stdout, the last one the summary
     #[arg(long)]
     json: bool,
@@ -102,6 +106,7 @@ struct Cast {
 pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     let started = Timestamp::now();
     let suites = read_suites(&args)?;
+    args.key.credentials()?;
     let interrupted = interrupt::listen()?;
     let casts = interrupt::unless(&interrupted, cast(&args, context)).await?;
     let host = context.place.host()?;
@@ -229,6 +234,12 @@ impl Hold<'_> {
         let scratch = self.run.scratch().join(&self.name);
         let places = Places::create(&evidence, &scratch).map_err(CliError::broken)?;
         let mut device = self.open(suite, &places)?;
+        let mut credentials = self.args.key.credentials()?;
+        if credentials.identity.is_none() {
+            // A key for this DUT alone; what the suite does not give it, it does not take.
+            let made = Identity::make(&scratch.join("ssh-key")).map_err(CliError::broken)?;
+            credentials.identity = Some(made);
+        }
         let options = Options {
             image: self.image,
             edits: self.edits,
@@ -236,6 +247,7 @@ impl Hold<'_> {
             installer: self.args.installer.into(),
             run_dir: &evidence,
             images: self.cache,
+            credentials: &credentials,
             backend: BACKEND,
             cancel: self.cancel.clone(),
         };
@@ -253,8 +265,8 @@ impl Hold<'_> {
 
     fn open(&self, suite: &Suite, places: &Places) -> Result<Device, CliError> {
         let (board, player) = (self.cast.board.clone(), self.cast.chosen.player.clone());
-        let forwards: BTreeSet<u16> = suite.forward.iter().chain(&self.args.forward).copied().collect();
-        open_stand_in(board, player, places, forwards.into_iter().collect()).map_err(CliError::broken)
+        let ports = suite.ports(&board, &self.args.forward);
+        open_stand_in(board, player, places, ports).map_err(CliError::broken)
     }
 }
 
@@ -385,7 +397,8 @@ async fn print_qemu_args(
         let places = Places::create(&dir, &dir).map_err(CliError::broken)?;
         let image = suites.iter().find_map(|suite| images.of(args, suite));
         let flashed = image.map(|image| (image, &images.edits[..]));
-        up::print_qemu_args(&cast.board, &cast.chosen, &places, flashed, &args.forward).await?;
+        let ports = suites[0].ports(&cast.board, &args.forward);
+        up::print_qemu_args(&cast.board, &cast.chosen, &places, flashed, ports).await?;
     }
     Ok(())
 }

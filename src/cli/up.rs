@@ -1,5 +1,6 @@
 //! `standin up`: a board under a person's hands, its console in the terminal.
 
+use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use tokio::sync::mpsc;
 use super::interrupt::Interrupted;
 use super::place::{AcceleratorOption, InstallerOption, run_dir};
 use super::prepare::{EditOptions, rehearse};
+use super::ssh::{KeyOption, Running};
 use super::{CliError, Context, Exit, Output, image, interrupt, say};
 use crate::board::Board;
 use crate::deadline::Deadline;
@@ -49,9 +51,11 @@ pub struct Args {
     /// What executes the guest's instructions
     #[arg(long, value_enum, default_value = "auto")]
     accelerator: AcceleratorOption,
-    /// Make this TCP port of the DUT reachable on this host; may be given several times
+    /// Make this TCP port of the DUT reachable on this host, besides those of the board; may be given several times
     #[arg(long, value_name = "PORT")]
     forward: Vec<u16>,
+    #[command(flatten)]
+    key: KeyOption,
     /// Print QEMU's command line, and start nothing
     #[arg(long)]
     print_qemu_args: bool,
@@ -69,6 +73,7 @@ const SWITCHING: Duration = Duration::from_secs(60);
 pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     let board = context.catalog()?.board(&args.board)?;
     let host = context.place.host()?;
+    args.key.credentials()?;
     let interrupted = interrupt::listen()?;
     let choose = async { Ok(player::choose(&board, &host, args.accelerator.into()).await?) };
     let chosen = interrupt::unless(&interrupted, choose).await?;
@@ -95,15 +100,17 @@ async fn hold(
     let rehearse = rehearse(&edits, &image, &board.slug, board.flash_medium());
     interrupt::unless(interrupted, rehearse).await?;
     let places = Places::create(&run.path().join("console"), &run.scratch()).map_err(CliError::broken)?;
+    let ports: BTreeSet<u16> = board.ports.iter().chain(&args.forward).copied().collect();
+    let ports = ports.into_iter().collect();
     if args.print_qemu_args {
-        let print = print_qemu_args(&board, &chosen, &places, Some((&image, &edits)), &args.forward);
+        let print = print_qemu_args(&board, &chosen, &places, Some((&image, &edits)), ports);
         interrupt::unless(interrupted, print).await?;
         return Ok(Exit::Passed);
     }
-    let mut device = open_stand_in(board, chosen.player, &places, args.forward).map_err(CliError::broken)?;
+    let mut device = open_stand_in(board, chosen.player, &places, ports).map_err(CliError::broken)?;
     let order =
         Order { installer: args.installer.into(), edits: &edits, ..Order::until(Deadline::after(FOREVER)) };
-    let ended = attend(&mut device, &image, &order, interrupted).await;
+    let ended = attend(&mut device, &image, &order, &args.key, run, interrupted).await;
     let closed = device.close().await.map_err(CliError::broken);
     closed.and(ended)
 }
@@ -117,11 +124,10 @@ pub(super) async fn print_qemu_args(
     chosen: &Chosen,
     places: &Places,
     flashed: Option<(&Image, &[Edit])>,
-    forwards: &[u16],
+    ports: Vec<u16>,
 ) -> Result<(), CliError> {
     let player = chosen.player.clone();
-    let mut device =
-        open_stand_in(board.clone(), player, places, forwards.to_vec()).map_err(CliError::broken)?;
+    let mut device = open_stand_in(board.clone(), player, places, ports).map_err(CliError::broken)?;
     let printed = async {
         if let Some((image, edits)) = flashed {
             let until = Order::until(Deadline::after(FOREVER));
@@ -140,6 +146,8 @@ async fn attend(
     device: &mut Device,
     image: &Image,
     order: &Order<'_>,
+    key: &KeyOption,
+    run: &RunDir,
     interrupted: &Interrupted,
 ) -> Result<Exit, CliError> {
     let events = device.events.clone();
@@ -172,8 +180,17 @@ async fn attend(
         say(format_args!("{} runs; Ctrl-] takes its power and leaves", device.board.name));
     }
     let mut interrupted = interrupted.clone();
-    for (port, here) in device.forwards(Deadline::after(SWITCHING)).await? {
+    let forwards = device.forwards(Deadline::after(SWITCHING)).await?;
+    for (port, here) in &forwards {
         say(format_args!("port {port} of the board is {here}"));
+    }
+    if !forwards.is_empty() {
+        let running = Running::of(device, forwards, key);
+        running.announce(run)?;
+        say(format_args!(
+            "`standin ssh --run {}` logs in over SSH, once the system is up",
+            Running::id(run.path())
+        ));
     }
     let mut keys = read_keys();
     let over = events.wait_for(started, Deadline::after(FOREVER), |kind| {
@@ -223,7 +240,7 @@ async fn attend(
 /// A person may look at a board for as long as they like: ten years.
 const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
-fn show(bytes: &[u8]) -> Result<(), CliError> {
+pub(super) fn show(bytes: &[u8]) -> Result<(), CliError> {
     let mut out = io::stdout().lock();
     out.write_all(bytes)?;
     Ok(out.flush()?)
@@ -231,7 +248,7 @@ fn show(bytes: &[u8]) -> Result<(), CliError> {
 
 /// Reads standard input on a thread of its own, as a read of it cannot be cancelled; the thread ends with the
 /// input or the process.
-fn read_keys() -> mpsc::Receiver<Vec<u8>> {
+pub(super) fn read_keys() -> mpsc::Receiver<Vec<u8>> {
     let (sender, receiver) = mpsc::channel(16);
     std::thread::spawn(move || {
         let mut keys = [0; 4096];

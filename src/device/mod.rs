@@ -6,6 +6,7 @@
 pub mod boot_switch;
 pub mod console;
 pub mod media;
+pub mod network;
 pub mod power;
 pub mod prepare;
 pub mod storage;
@@ -20,6 +21,7 @@ use crate::qemu::boot_rom::BootRomError;
 use boot_switch::{BootPath, UsbBootError};
 use console::{Console, ConsoleError};
 use media::MoveError;
+use network::HostKeys;
 use power::{Power, PowerError, PowerState, Setup};
 use prepare::MediumError;
 use storage::{Storage, StorageError};
@@ -37,6 +39,7 @@ pub struct Device {
     boot_path: BootPath,
     /// One for each serial line; the first is the console.
     consoles: Vec<Console>,
+    host_keys: HostKeys,
 }
 
 /// A part that this device does not have.
@@ -119,7 +122,8 @@ impl Device {
         power: Power,
         consoles: Vec<Console>,
     ) -> Self {
-        Self { board, events, storage, power, boot_path: BootPath::new(), consoles }
+        let boot_path = BootPath::new();
+        Self { board, events, storage, power, boot_path, consoles, host_keys: HostKeys::default() }
     }
 
     /// What this device has: what the board has, less what its player lacks.

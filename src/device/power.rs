@@ -18,7 +18,7 @@ use crate::io::file;
 use crate::qemu::arguments::{Accelerator, Disk, FirmwareFiles, Launch, Reach, arguments, card};
 use crate::qemu::boot_rom::{self, BootRomError, Model};
 use crate::qemu::firmware::FlashFormat;
-use crate::qemu::machine::{Machine, MachineError, Start, SystemState, command_line};
+use crate::qemu::machine::{Machine, MachineError, Start, SystemState, TcpContact, command_line};
 use crate::qemu::tpm::TpmStart;
 use crate::sys::blocking::blocking;
 use crate::sys::serial_line::SerialLine;
@@ -354,6 +354,24 @@ impl Power {
             Some(machine) if !self.reach.ports.is_empty() => Ok(machine.forwards(deadline).await?),
             _ => Ok(Vec::new()),
         }
+    }
+
+    /// How far the connections to a forwarded TCP port have come; none while the power is off.
+    pub async fn contact(&self, port: u16, deadline: Deadline) -> Result<TcpContact, PowerError> {
+        match &self.machine {
+            Some(machine) => Ok(machine.contact(port, deadline).await?),
+            None => Ok(TcpContact::None),
+        }
+    }
+
+    /// The DUT's forwarded TCP ports.
+    pub fn forwarded(&self) -> &[u16] {
+        &self.reach.ports
+    }
+
+    /// Whether the cable of a network interface is out.
+    pub fn is_unplugged(&self, interface: &str) -> bool {
+        self.unplugged.contains(interface)
     }
 
     /// The command line of a power-on now, as a shell would take it.

@@ -1,4 +1,4 @@
-//! Bytes, images and what lies in them. It knows no board, no QEMU and no bench.
+//! Bytes, images and what lies in them, and SSH. It knows no board, no QEMU and no bench.
 
 pub mod cache;
 pub mod device_tree;
@@ -11,4 +11,5 @@ pub mod partition;
 pub mod prepare;
 pub mod qcow2;
 pub mod selftest;
+pub mod ssh;
 pub mod staged;

@@ -63,6 +63,17 @@ pub enum SystemState {
     Broken,
 }
 
+/// How far a TCP connection from the host to the DUT has come, as QEMU's network sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TcpContact {
+    /// There is none: the DUT has refused or ended it.
+    None,
+    /// The DUT was asked, and has not answered at all.
+    Unanswered,
+    /// The DUT has taken it.
+    Taken,
+}
+
 /// A machine could not be started, asked or closed. Always the lab's fault, never the DUT's.
 #[derive(Debug, thiserror::Error)]
 pub enum MachineError {
@@ -210,9 +221,18 @@ impl Machine {
 
     /// Where the DUT's forwarded TCP ports are reachable on this host.
     pub async fn forwards(&self, deadline: Deadline) -> Result<Vec<(u16, SocketAddrV4)>, MachineError> {
-        // Only the human monitor tells which port QEMU chose.
+        Ok(parse_usernet(&self.usernet(deadline).await?))
+    }
+
+    /// How far the connections to a forwarded TCP port of the DUT have come, the one that came furthest.
+    pub async fn contact(&self, port: u16, deadline: Deadline) -> Result<TcpContact, MachineError> {
+        Ok(parse_contact(&self.usernet(deadline).await?, port))
+    }
+
+    /// Only the human monitor tells which ports QEMU chose, and what became of connections.
+    async fn usernet(&self, deadline: Deadline) -> Result<String, MachineError> {
         let asked = qmp::human_monitor_command { command_line: "info usernet".to_owned(), cpu_index: None };
-        Ok(parse_usernet(&self.monitor.execute(asked, deadline).await?))
+        Ok(self.monitor.execute(asked, deadline).await?)
     }
 
     /// Ends the process at once, as a power cut would, and waits until it is gone.
@@ -406,9 +426,37 @@ fn parse_usernet(table: &str) -> Vec<(u16, SocketAddrV4)> {
     rows.collect()
 }
 
+/// Reads lines such as `TCP[SYN_SENT]  19  127.70.1.2 22222  10.0.2.15 22222  0  0`.
+fn parse_contact(table: &str, port: u16) -> TcpContact {
+    let port = port.to_string();
+    let states = table.lines().filter_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words[..] {
+            ["TCP[HOST_FORWARD]", ..] => None,
+            [state, _, _, _, _, guest, ..] if guest == port => state.strip_prefix("TCP["),
+            _ => None,
+        }
+    });
+    states.fold(TcpContact::None, |found, state| match (found, state) {
+        (_, "ESTABLISHED]") | (TcpContact::Taken, _) => TcpContact::Taken,
+        (_, "SYN_SENT]") => TcpContact::Unanswered,
+        (found, _) => found,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_connection_that_came_furthest_is_read_from_what_qemu_prints() {
+        let forward = "  TCP[HOST_FORWARD]  14  127.70.1.2 22  10.0.2.15  22  0  0\n";
+        let asked = format!("{forward}  TCP[SYN_SENT]  19  127.70.1.2 22  10.0.2.15 22  0  0\n");
+        let taken = format!("{asked}  TCP[ESTABLISHED]  20  127.70.1.2 22  10.0.2.15 22  0  0\n");
+        let found = [forward, &asked, &taken].map(|table| parse_contact(table, 22));
+        assert_eq!(found, [TcpContact::None, TcpContact::Unanswered, TcpContact::Taken]);
+        assert_eq!(parse_contact(&taken, 80), TcpContact::None);
+    }
 
     #[test]
     fn forwarded_ports_are_read_from_what_qemu_prints() {

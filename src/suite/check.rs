@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::file::{AssertFile, LinkVerb, StepFile, SuiteFile, TestFile};
 use super::template::{Template, Values};
-use super::{Action, Assertion, FlashSource, FlashStep, ImageChoice, Run, Step, Suite, Test};
+use super::{Action, Assertion, FlashSource, FlashStep, ImageChoice, Run, Step, Suite, Test, Visit};
 use crate::board::{Capability, Time};
 use crate::device::console::Pattern;
 use crate::device::power::PowerState;
@@ -16,8 +16,15 @@ use crate::document::{Document, DocumentError, nearest, one_of};
 use crate::event::{EventKind, Origin};
 
 /// Variables that every run sets.
-pub const BUILT_IN: [&str; 6] =
-    ["board.slug", "board.arch", "image.sha256", "image.bytes", "flash.medium.kind", "dut.address"];
+pub const BUILT_IN: [&str; 7] = [
+    "board.slug",
+    "board.arch",
+    "image.sha256",
+    "image.bytes",
+    "flash.medium.kind",
+    "dut.address",
+    "ssh.public_key",
+];
 
 /// Generous for a boot under TCG on a busy host.
 const STEP_WITHIN: Duration = Duration::from_secs(60);
@@ -114,11 +121,12 @@ impl Check<'_, '_> {
         Test { title, needs: needs.into_iter().collect(), deadline, steps }
     }
 
-    fn step(&mut self, key: &str, file: StepFile) -> Option<Step> {
+    fn step(&mut self, key: &str, mut file: StepFile) -> Option<Step> {
         let verb = self.only_verb(key)?;
         self.options_fit(key, verb);
         let inner = format!("{key}.{verb}");
         let within = self.time(&format!("{key}.within"), file.within);
+        let stage = file.stage.take().map(|name| self.title(&format!("{key}.stage"), Some(name)));
         let action = match verb {
             "power" => Action::Power(file.power?),
             "link" => Action::Link { up: file.link? == LinkVerb::Up, interface: file.interface },
@@ -147,20 +155,29 @@ impl Check<'_, '_> {
             "send" => Action::Send(self.line(&inner, &file.send?)),
             "send_keys" => Action::SendKeys(self.text(&inner, &file.send_keys?)),
             "run" => {
-                let command = self.line(&inner, &file.run?);
-                let output = file.output.map(|text| self.template(&format!("{key}.output"), &text));
-                let output_regex =
-                    file.output_regex.map(|text| self.regex(&format!("{key}.output_regex"), &text));
-                if let Some(name) = &file.save {
-                    self.set_by_step(&format!("{key}.save"), name);
+                let command = self.line(&inner, &file.run.take()?);
+                Action::Run(self.expectations(key, command, file))
+            }
+            "ssh" => {
+                let command = self.text(&inner, &file.ssh.take()?);
+                let visit = self.visit(key, &file);
+                Action::Ssh(self.expectations(key, command, file), visit)
+            }
+            "put" => {
+                let visit = self.visit(key, &file);
+                let from = self.path(&inner, &file.put?)?;
+                let to = self.needed(key, "as", file.r#as)?;
+                Action::Put { from, to: self.text(&format!("{key}.as"), &to), visit }
+            }
+            "get" => {
+                let visit = self.visit(key, &file);
+                let from = self.text(&inner, &file.get?);
+                let name = self.needed(key, "as", file.r#as)?;
+                if !is_file_name(&name) {
+                    let message = format!("expected the name of a file, without a folder, found `{name}`");
+                    self.document.complain(&format!("{key}.as"), message);
                 }
-                Action::Run(Run {
-                    command,
-                    status: file.status.unwrap_or(0),
-                    output,
-                    output_regex,
-                    save: file.save,
-                })
+                Action::Get { from, name, visit }
             }
             "login" => {
                 if file.login == Some(false) {
@@ -180,7 +197,32 @@ impl Check<'_, '_> {
             other => unreachable!("`{other}` is not one of the verbs"),
         };
         let rests_on_test = matches!(action, Action::Flash(_) | Action::Exec(_));
-        Some(Step { action, within: within.or((!rests_on_test).then_some(STEP_WITHIN)) })
+        Some(Step { action, within: within.or((!rests_on_test).then_some(STEP_WITHIN)), stage })
+    }
+
+    /// What must come of a command.
+    fn expectations(&mut self, key: &str, command: Template, file: StepFile) -> Run {
+        let output = file.output.map(|text| self.template(&format!("{key}.output"), &text));
+        let output_regex = file.output_regex.map(|text| self.regex(&format!("{key}.output_regex"), &text));
+        if let Some(name) = &file.save {
+            self.set_by_step(&format!("{key}.save"), name);
+        }
+        Run { command, status: file.status.unwrap_or(0), output, output_regex, save: file.save }
+    }
+
+    /// Who comes over the network, and where.
+    fn visit(&mut self, key: &str, file: &StepFile) -> Visit {
+        Visit {
+            user: file.user.as_ref().map(|user| self.text(&format!("{key}.user"), user)),
+            port: file.port,
+        }
+    }
+
+    fn needed(&mut self, key: &str, name: &str, value: Option<String>) -> Option<String> {
+        if value.is_none() {
+            self.document.complain(key, format!("expected `{name}` with it, found none"));
+        }
+        value
     }
 
     /// The one verb of a step. What has been complained about already is known as a verb all the same.
@@ -366,7 +408,12 @@ impl Check<'_, '_> {
     }
 }
 
-const VERBS: [&str; 20] = [
+/// Whether a file of this name lies in the folder that it is put into.
+fn is_file_name(name: &str) -> bool {
+    Path::new(name).file_name().is_some_and(|file| file == name) && !name.starts_with('.')
+}
+
+const VERBS: [&str; 23] = [
     "power",
     "link",
     "move_medium",
@@ -387,10 +434,14 @@ const VERBS: [&str; 20] = [
     "wait_event",
     "assert",
     "exec",
+    "ssh",
+    "put",
+    "get",
 ];
 
 /// Which verbs each option goes with.
-const OPTIONS: [(&str, &[&str]); 14] = [
+const OPTIONS: [(&str, &[&str]); 18] = [
+    ("stage", &VERBS),
     ("interface", &["link"]),
     ("installer", &["flash"]),
     ("ends", &["flash"]),
@@ -399,7 +450,7 @@ const OPTIONS: [(&str, &[&str]); 14] = [
         &[
             "power",
             "link",
-            "medium",
+            "move_medium",
             "flash",
             "write_file",
             "merge_json",
@@ -414,16 +465,22 @@ const OPTIONS: [(&str, &[&str]); 14] = [
             "login",
             "wait_event",
             "exec",
+            "ssh",
+            "put",
+            "get",
         ],
     ),
     ("capture", &["expect_regex"]),
-    ("status", &["run"]),
-    ("output", &["run"]),
-    ("output_regex", &["run"]),
-    ("save", &["run", "read_file"]),
     ("medium", &medium::VERBS),
     ("content", &["write_file", "merge_json", "read_file"]),
     ("from", &["write_file", "merge_json"]),
     ("content_regex", &["read_file"]),
+    ("status", &["run", "ssh"]),
+    ("output", &["run", "ssh"]),
+    ("output_regex", &["run", "ssh"]),
+    ("save", &["run", "ssh", "read_file"]),
     ("by", &["wait_event"]),
+    ("user", &["ssh", "put", "get"]),
+    ("port", &["ssh", "put", "get"]),
+    ("as", &["put", "get"]),
 ];

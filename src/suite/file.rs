@@ -116,6 +116,13 @@ pub struct StepFile {
     /// Runs a program on the host, without a shell; it passes with exit status 0.
     pub exec: Option<Vec<String>>,
 
+    /// Runs this command over SSH, once the DUT lets us log in.
+    pub ssh: Option<String>,
+    /// Copies this file, by its path relative to this one, to the DUT over SSH.
+    pub put: Option<String>,
+    /// Copies this file of the DUT into the run directory over SSH.
+    pub get: Option<String>,
+
     /// The network interface whose `link` changes, by its name in the board's file; the first if left out.
     pub interface: Option<String>,
     /// Whether what is flashed is an installer, which is run; if left out, what is in it tells.
@@ -124,14 +131,16 @@ pub struct StepFile {
     pub ends: Option<InstallEnd>,
     /// How long the step may take; `60s` if left out, for `flash` and `exec` what is left of the test's time.
     pub within: Option<Time>,
+    /// What the time up to the end of this step was spent on, since the last step with a stage or the test's begin.
+    pub stage: Option<String>,
     /// Variables that are set to groups of `expect_regex`, as in `{ address = "1" }`; they hold until the test ends.
     #[serde(default)]
     pub capture: BTreeMap<String, String>,
-    /// The exit status that `run` must end with; 0 if left out.
+    /// The exit status that `run` or `ssh` must end with; 0 if left out.
     pub status: Option<u8>,
-    /// What `run` must print, without line ends at its end.
+    /// What `run` or `ssh` must print, without line ends at its end.
     pub output: Option<String>,
-    /// What must match somewhere in what `run` prints.
+    /// What must match somewhere in what `run` or `ssh` prints.
     pub output_regex: Option<String>,
     /// The medium, by its name in the board's file; if left out, the one that is flashed, and for `move_medium` the only
     /// one that can be moved.
@@ -143,8 +152,15 @@ pub struct StepFile {
     pub from: Option<String>,
     /// What must match somewhere in the file of `read_file`.
     pub content_regex: Option<String>,
-    /// The variable that is set to what `run` prints or `read_file` reads; it holds until the test ends.
+    /// The variable that is set to what `run` or `ssh` prints or `read_file` reads; it holds until the test ends.
     pub save: Option<String>,
+    /// Who logs in over SSH; the user of the board's file if left out, or `root`.
+    pub user: Option<String>,
+    /// The DUT's TCP port for SSH; 22222 if the board or the suite forwards it, else 22.
+    #[schemars(range(min = 1))]
+    pub port: Option<u16>,
+    /// Where `put` writes on the DUT, or how `get` calls the file in the run directory.
+    pub r#as: Option<String>,
     /// Who must have asked for the `halt` or `reset` that is waited for.
     pub by: Option<Origin>,
 }

@@ -15,12 +15,14 @@ pub mod run;
 mod step;
 pub mod template;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::board::{Capability, InstallEnd, word};
+use crate::board::{Board, Capability, InstallEnd, word};
 use crate::device::boot_switch::SwitchPosition;
+use crate::device::network::{OS_SSH_PORT, SSH_PORT};
 use crate::device::power::PowerState;
 use crate::event::Origin;
 use crate::procedure::InstallerChoice;
@@ -84,6 +86,8 @@ pub struct Step {
     pub action: Action,
     /// How long it may take; `None` is what is left of the test's time.
     pub within: Option<Duration>,
+    /// The stage that ends with it.
+    pub stage: Option<String>,
 }
 
 /// What a step does.
@@ -141,6 +145,35 @@ pub enum Action {
     Assert(Assertion),
     /// Runs a program on the host.
     Exec(Vec<Template>),
+    /// Runs a command over SSH.
+    Ssh(Run, Visit),
+    /// Copies a file to the DUT.
+    Put {
+        /// The file on this host.
+        from: PathBuf,
+        /// Its path on the DUT.
+        to: Template,
+        /// Who copies it.
+        visit: Visit,
+    },
+    /// Copies a file from the DUT.
+    Get {
+        /// Its path on the DUT.
+        from: Template,
+        /// What it is called in the run directory.
+        name: String,
+        /// Who copies it.
+        visit: Visit,
+    },
+}
+
+/// Who comes over the network, and where; `None` is the usual.
+#[derive(Debug, Clone)]
+pub struct Visit {
+    /// The user who logs in.
+    pub user: Option<Template>,
+    /// The DUT's TCP port.
+    pub port: Option<u16>,
 }
 
 /// What a `flash` step does.
@@ -211,6 +244,21 @@ impl Suite {
         Ok(())
     }
 
+    /// The DUT's TCP ports that this host must reach on `board`: the board's, the suite's own, those of `more`, and
+    /// what its steps log in to.
+    pub fn ports(&self, board: &Board, more: &[u16]) -> Vec<u16> {
+        let named: BTreeSet<u16> = board.ports.iter().chain(&self.forward).chain(more).copied().collect();
+        let usual = if named.contains(&OS_SSH_PORT) { OS_SSH_PORT } else { SSH_PORT };
+        let steps = self.tests.iter().flat_map(|test| &test.steps);
+        let visited = steps.filter_map(|step| match &step.action {
+            Action::Ssh(_, visit) | Action::Put { visit, .. } | Action::Get { visit, .. } => {
+                Some(visit.port.unwrap_or(usual))
+            }
+            _ => None,
+        });
+        visited.chain(named.iter().copied()).collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
     /// Whether it cannot run without an image: a step flashes the image of the run, or uses what is known of it.
     pub fn wants_image(&self) -> bool {
         let mut steps = self.tests.iter().flat_map(|test| &test.steps);
@@ -232,10 +280,12 @@ impl Action {
         match self {
             Self::Power(PowerVerb::Press | PowerVerb::Hold) => Some(Capability::PowerButton),
             Self::Power(PowerVerb::Reset) => Some(Capability::Reset),
-            Self::Link { .. } => Some(Capability::Network),
             Self::Move { .. } => Some(Capability::RemovableMedium),
             Self::BootSwitch(_) => Some(Capability::BootSwitch),
             Self::UsbPort(_) => Some(Capability::UsbBootPort),
+            Self::Link { .. } | Self::Ssh(..) | Self::Put { .. } | Self::Get { .. } => {
+                Some(Capability::Network)
+            }
             Self::Expect(_) | Self::ExpectRegex { .. } | Self::Send(_) | Self::SendKeys(_) => {
                 Some(Capability::Serial)
             }
@@ -252,10 +302,11 @@ impl Action {
         match self {
             Self::Expect(text) | Self::Send(text) | Self::SendKeys(text) => vec![text],
             Self::ExpectRegex { regex, .. } => vec![regex],
-            Self::Run(run) => [Some(&run.command), run.output.as_ref(), run.output_regex.as_ref()]
-                .into_iter()
-                .flatten()
-                .collect(),
+            Self::Run(run) => run.templates().collect(),
+            Self::Ssh(run, visit) => run.templates().chain(&visit.user).collect(),
+            Self::Put { to: path, visit, .. } | Self::Get { from: path, visit, .. } => {
+                std::iter::once(path).chain(&visit.user).collect()
+            }
             Self::Assert(
                 Assertion::Equal(left, right)
                 | Assertion::Contains(left, right)
@@ -267,6 +318,12 @@ impl Action {
             Self::BootSwitch(_) | Self::UsbPort(_) => Vec::new(),
             Self::LogIn | Self::WaitEvent { .. } | Self::Assert(_) => Vec::new(),
         }
+    }
+}
+
+impl Run {
+    fn templates(&self) -> impl Iterator<Item = &Template> {
+        std::iter::once(&self.command).chain(&self.output).chain(&self.output_regex)
     }
 }
 
@@ -315,6 +372,9 @@ impl fmt::Display for Action {
                 let words: Vec<&str> = words.iter().map(Template::source).collect();
                 write!(f, "exec `{}`", words.join(" "))
             }
+            Self::Ssh(run, _) => write!(f, "ssh {}", quoted(&run.command)),
+            Self::Put { from, to, .. } => write!(f, "put {} as {}", from.display(), quoted(to)),
+            Self::Get { from, name, .. } => write!(f, "get {} as {name}", quoted(from)),
         }
     }
 }

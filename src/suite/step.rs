@@ -2,9 +2,11 @@
 
 mod flash;
 mod medium;
+mod ssh;
 
 use std::error::Error;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::run::Options;
 use super::template::{Template, Values};
@@ -34,6 +36,8 @@ pub(super) struct Scene<'a> {
     pub evidence: Vec<PathBuf>,
     /// Begins the names of those files.
     pub prefix: String,
+    /// By how much, at most, the step in hand was noticed to be done too late.
+    pub late: Duration,
 }
 
 /// Why a step did not pass.
@@ -47,10 +51,22 @@ pub(super) enum StepError {
 
 impl StepError {
     fn of(fault: Fault, error: &dyn Error) -> Self {
+        Self::by(fault, chain(error))
+    }
+
+    fn by(fault: Fault, message: String) -> Self {
         match fault {
-            Fault::Dut => Self::Failed(chain(error)),
-            Fault::User => Self::impossible(&chain(error)),
-            Fault::Lab => Self::Broken(chain(error)),
+            Fault::Dut => Self::Failed(message),
+            Fault::User => Self::impossible(&message),
+            Fault::Lab => Self::Broken(message),
+        }
+    }
+
+    /// The same, with more to say.
+    fn with(self, more: &str) -> Self {
+        match self {
+            Self::Failed(message) => Self::Failed(format!("{message}, {more}")),
+            Self::Broken(message) => Self::Broken(message),
         }
     }
 
@@ -133,6 +149,9 @@ pub(super) async fn perform(
         }
         Action::WaitEvent { name, by } => wait_event(scene, name, *by, deadline).await,
         Action::Assert(assertion) => assert(scene, assertion),
+        Action::Ssh(run, visit) => ssh::run(scene, run, visit, deadline).await,
+        Action::Put { from, to, visit } => ssh::put(scene, from, to, visit, deadline).await,
+        Action::Get { from, name, visit } => ssh::get(scene, from, name, visit, deadline).await,
         Action::Exec(_) => unreachable!("a program is performed by `exec`"),
     }
 }
@@ -158,6 +177,9 @@ pub(super) async fn exec(
     }
     if let Some(sha256) = scene.options.image.and_then(|image| image.sha256().ok()) {
         environment.push(("STANDIN_IMAGE_SHA256".to_owned(), sha256));
+    }
+    if let Some(identity) = &scene.options.credentials.identity {
+        environment.push(("STANDIN_SSH_KEY".to_owned(), identity.file.display().to_string()));
     }
     for (dut, host) in forwards {
         environment.push((format!("STANDIN_FORWARD_{dut}"), host.to_string()));
@@ -189,6 +211,7 @@ fn acts(action: &Action) -> bool {
         Action::BootSwitch(_) | Action::UsbPort(_) => true,
         Action::Send(_) | Action::SendKeys(_) => true,
         Action::Run(_) | Action::LogIn | Action::Exec(_) => true,
+        Action::Ssh(..) | Action::Put { .. } | Action::Get { .. } => true,
         Action::Expect(_) | Action::ExpectRegex { .. } | Action::WaitEvent { .. } | Action::Assert(_) => {
             false
         }
@@ -213,29 +236,40 @@ async fn power(device: &mut Device, verb: PowerVerb, deadline: Deadline) -> Resu
 async fn run_command(scene: &mut Scene<'_>, run: &Run, deadline: Deadline) -> Result<(), StepError> {
     let command = scene.fill(&run.command)?;
     let output = scene.keyboard()?.run(&command, deadline).await?;
-    let printed = || match output.text.as_str() {
+    let printed = match output.text.as_str() {
         "" => "and printed nothing".to_owned(),
         text => format!("and printed:{}", quote(text.as_bytes())),
     };
     if output.status != i32::from(run.status) {
         let (status, wanted) = (output.status, run.status);
-        let message = format!("`{command}` ended with status {status}, expected {wanted}, {}", printed());
+        let message = format!("`{command}` ended with status {status}, expected {wanted}, {printed}");
         return Err(StepError::Failed(message));
     }
+    check_output(scene, run, &command, output.text, &printed)
+}
+
+/// Whether a command has printed what it should; `printed` says what it did.
+fn check_output(
+    scene: &mut Scene<'_>,
+    run: &Run,
+    command: &str,
+    text: String,
+    printed: &str,
+) -> Result<(), StepError> {
     if let Some(wanted) = &run.output {
         let wanted = scene.fill(wanted)?;
-        if output.text != wanted {
-            return Err(StepError::Failed(format!("`{command}` should print `{wanted}`, {}", printed())));
+        if text != wanted {
+            return Err(StepError::Failed(format!("`{command}` should print `{wanted}`, {printed}")));
         }
     }
     if let Some(wanted) = &run.output_regex {
         let wanted = scene.pattern(wanted)?;
-        if !wanted.matches(&output.text) {
-            return Err(StepError::Failed(format!("`{command}` should print {wanted}, {}", printed())));
+        if !wanted.matches(&text) {
+            return Err(StepError::Failed(format!("`{command}` should print {wanted}, {printed}")));
         }
     }
     if let Some(name) = &run.save {
-        scene.values.insert(name.clone(), output.text);
+        scene.values.insert(name.clone(), text);
     }
     Ok(())
 }
@@ -303,6 +337,12 @@ fn assert(scene: &Scene<'_>, assertion: &Assertion) -> Result<(), StepError> {
 }
 
 impl Scene<'_> {
+    /// By how much, at most, the step that has just ended was noticed to be done too late.
+    pub(super) fn take_late(&mut self) -> Duration {
+        let on_console = self.device.console().map_or(Duration::ZERO, Console::take_late);
+        std::mem::take(&mut self.late) + on_console
+    }
+
     /// The console, for reading: a wait on it ends early once nothing more can come.
     fn console(&mut self) -> Result<&mut Console, StepError> {
         let events = self.device.events.clone();

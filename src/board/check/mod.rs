@@ -138,6 +138,14 @@ fn parts_have_players(document: &mut Document<'_>, file: &BoardFile) {
     paired(document, "medium", &media, "qemu.attach");
     paired(document, "serial line", &serial, "qemu.serial");
     paired(document, "network interface", &file.network, "qemu.network");
+    for (index, port) in file.ports.iter().enumerate() {
+        if file.ports[..index].contains(port) {
+            document.complain(&format!("ports[{index}]"), format!("`{port}` stands here twice"));
+        }
+    }
+    if !file.ports.is_empty() && file.network.is_empty() {
+        document.complain("ports", "expected none, as there is no network interface under `network`");
+    }
     match (file.screen, file.qemu.screen) {
         (Some(_), None) if !document.has("qemu.screen") => {
             document.complain("qemu.screen", "nothing plays `screen`");
@@ -222,6 +230,7 @@ fn build(document: &Document<'_>, file: BoardFile) -> Option<Board> {
             None => None,
         },
         network: file.network.iter().map(interface).collect::<Option<_>>()?,
+        ports: file.ports,
         screen: match file.screen {
             Some(connector) => Some(Screen { connector, device: qemu.screen? }),
             None => None,

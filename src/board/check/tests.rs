@@ -49,7 +49,7 @@ fn an_edit_that_breaks_no_rule_is_not_complained_about() {
 
 #[test]
 fn every_broken_rule_is_complained_about_and_nothing_else() {
-    let rules: [(&str, &[Edit], &str); 54] = [
+    let rules: [(&str, &[Edit], &str); 56] = [
         (
             "pc-seabios",
             &[("slug = \"pc-seabios\"", "slug = \"PC\"")],
@@ -226,6 +226,16 @@ fn every_broken_rule_is_complained_about_and_nothing_else() {
             "pc-seabios",
             &[("network = [\"eth0\"]", "network = [\"eth0\", \"eth0\"]")],
             "network[1]: `eth0` stands here twice",
+        ),
+        (
+            "pc-seabios",
+            &[("network = [\"eth0\"]", "network = [\"eth0\"]\nports = [22, 22]")],
+            "ports[1]: `22` stands here twice",
+        ),
+        (
+            "pc-seabios",
+            &[("network = [\"eth0\"]", "ports = [22]"), ("eth0 = \"virtio-net\"", "")],
+            "ports: expected none, as there is no network interface under `network`",
         ),
         (
             "pc-seabios",
