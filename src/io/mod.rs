@@ -6,5 +6,6 @@ pub mod fat;
 pub mod file;
 pub mod image;
 pub mod partition;
+pub mod picture;
 pub mod qcow2;
 pub mod selftest;
