@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use standin::board::{Board, Catalog};
+use standin::board::{Board, Catalog, KeyboardSocket, Screen, ScreenConnector, ScreenDevice};
 use standin::deadline::Deadline;
 use standin::device::Device;
 use standin::device::console::Pattern;
@@ -31,6 +31,10 @@ pub fn secs(seconds: u64) -> Deadline {
 
 /// A stand-in of the SeaBIOS PC under TCG, off and blank.
 pub fn seabios_pc(forwards: Vec<u16>) -> Hold {
+    seabios(Catalog::load(None).unwrap().board("pc-seabios").unwrap(), forwards)
+}
+
+fn seabios(board: Arc<Board>, forwards: Vec<u16>) -> Hold {
     let player = Player {
         program: "qemu-system-x86_64".into(),
         accelerator: Accelerator::Tcg,
@@ -38,8 +42,16 @@ pub fn seabios_pc(forwards: Vec<u16>) -> Hold {
         firmware: InstalledFirmware::None,
     };
     let dir = tempfile::tempdir().unwrap();
-    let board = Catalog::load(None).unwrap().board("pc-seabios").unwrap();
     Hold { device: open(dir.path(), board, player, forwards), dir }
+}
+
+/// The same with a VGA screen and a PS/2 keyboard: SeaBIOS draws on it within a quarter of a second, says that there
+/// is nothing to boot, and resets on Ctrl-Alt-Delete.
+pub fn seabios_pc_with_screen() -> Hold {
+    let mut board = (*Catalog::load(None).unwrap().board("pc-seabios").unwrap()).clone();
+    board.screen = Some(Screen { connector: ScreenConnector::Vga, device: ScreenDevice::Vga });
+    board.keyboard = Some(KeyboardSocket::Ps2);
+    seabios(Arc::new(board), Vec::new())
 }
 
 /// A stand-in of any board, off and blank, as this host plays it under TCG.

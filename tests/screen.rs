@@ -1,0 +1,194 @@
+//! What a board shows and what is typed on it, on a real QEMU: firmware draws and reads keys, so no system is needed.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use standin::board::{Capability, Catalog};
+use standin::device::keyboard::KeyboardError;
+use standin::device::keyboard::key::Stroke;
+use standin::device::screen::{Screen, Seen};
+use standin::event::{EventKind, Origin};
+use standin::io::picture::Picture;
+use standin::procedure;
+use support::{Hold, seabios_pc, seabios_pc_with_screen, secs};
+
+/// Looks until the screen shows what `wanted` accepts.
+async fn wait_until(screen: &Screen, mut wanted: impl FnMut(&Picture) -> bool) -> Arc<Picture> {
+    let deadline = secs(60);
+    loop {
+        match screen.paced_frame(deadline).await.unwrap() {
+            Seen::Picture(picture) if wanted(&picture) => return picture,
+            Seen::Off => panic!("the screen is off"),
+            Seen::Picture(_) | Seen::NoSignal => {}
+        }
+    }
+}
+
+fn strokes(names: &[&str]) -> Vec<Stroke> {
+    names.iter().map(|name| Stroke::parse(name).unwrap()).collect()
+}
+
+fn dumps_in(hold: &Hold) -> Vec<std::ffi::OsString> {
+    let names =
+        std::fs::read_dir(hold.dir.path().join("scratch")).unwrap().map(|file| file.unwrap().file_name());
+    names.filter(|name| name.to_string_lossy().contains("screen")).collect()
+}
+
+#[tokio::test]
+async fn a_screen_is_off_without_power_and_shows_what_the_firmware_draws() {
+    let mut hold = seabios_pc_with_screen();
+    let screen = hold.device.screen().unwrap();
+    for _ in 0..2 {
+        assert_eq!(screen.frame(secs(10)).await.unwrap(), Seen::Off);
+        hold.device.power_on(secs(10)).await.unwrap();
+        let picture = wait_until(&screen, |picture| picture.drawn() > 0.001).await;
+        assert_eq!(picture.to_string(), "720x400", "the VGA text mode of 80x25 letters");
+        hold.device.power_off().await.unwrap();
+    }
+    assert_eq!(screen.frame(secs(10)).await.unwrap(), Seen::Off);
+    assert_eq!(dumps_in(&hold), Vec::<std::ffi::OsString>::new());
+    hold.close_and_expect_nothing_left().await;
+    assert_eq!(screen.frame(secs(10)).await.unwrap(), Seen::Off, "a screen outlives its device");
+}
+
+#[tokio::test]
+async fn a_system_that_has_halted_shows_nothing() {
+    let mut hold = seabios_pc_with_screen();
+    let image = hold.selftest();
+    procedure::flash(&mut hold.device, &image).await.unwrap();
+    hold.device.power_on(secs(10)).await.unwrap();
+    hold.wait_for("selftest# ").await;
+    let screen = hold.device.screen().unwrap();
+    assert!(matches!(screen.frame(secs(10)).await.unwrap(), Seen::Picture(_)));
+    hold.type_line("halt").await;
+    let halted = |kind: &EventKind| matches!(kind, EventKind::Halt { .. });
+    hold.device.events.wait_for(0, secs(10), halted).await.unwrap();
+    assert_eq!(screen.frame(secs(10)).await.unwrap(), Seen::Off);
+    let keyboard = hold.device.keyboard().unwrap();
+    let refused = keyboard.press(&strokes(&["enter"]), secs(10)).await.unwrap_err();
+    assert!(matches!(refused, KeyboardError::NotRunning { .. }), "{refused}");
+    hold.close_and_expect_nothing_left().await;
+}
+
+#[tokio::test]
+async fn a_dump_that_nobody_waits_for_leaves_no_file_behind() {
+    let mut hold = seabios_pc_with_screen();
+    let screen = hold.device.screen().unwrap();
+    hold.device.power_on(secs(10)).await.unwrap();
+    for _ in 0..20 {
+        tokio::select! {
+            biased;
+            seen = screen.frame(secs(10)) => panic!("{seen:?} came at once"),
+            () = tokio::task::yield_now() => {}
+        }
+    }
+    let seen = screen.frame(secs(10)).await.unwrap();
+    assert_ne!(seen, Seen::Off, "what was abandoned spoils nothing");
+    hold.device.power_off().await.unwrap();
+    assert_eq!(dumps_in(&hold), Vec::<std::ffi::OsString>::new());
+    hold.close_and_expect_nothing_left().await;
+}
+
+/// It has screens of three kinds: VGA, virtio-gpu, and the frame buffer of a Raspberry Pi.
+#[tokio::test]
+async fn every_board_with_a_screen_gives_a_signal_or_says_that_there_is_none() {
+    let catalog = Catalog::load(None).unwrap();
+    let mut seen = BTreeSet::new();
+    for slug in catalog.entries().map(|entry| entry.slug.as_str()) {
+        let board = catalog.board(slug).unwrap();
+        let Some(screen) = &board.screen else { continue };
+        assert!(board.stand_in_capabilities().contains(&Capability::Screen), "{slug}");
+        let device = format!("{:?} {:?}", screen.device, board.qemu.firmware);
+        if !seen.insert(device) {
+            continue;
+        }
+        let mut hold = support::stand_in(slug).await;
+        let image = hold.selftest();
+        procedure::flash(&mut hold.device, &image).await.unwrap();
+        hold.device.power_on(secs(60)).await.unwrap();
+        match hold.device.screen().unwrap().frame(secs(30)).await.unwrap() {
+            Seen::Picture(picture) => {
+                assert!((320..=4096).contains(&picture.width()), "{slug}: {picture}");
+                assert!((200..=4096).contains(&picture.height()), "{slug}: {picture}");
+            }
+            Seen::NoSignal => assert_ne!(slug, "raspberrypi3-64", "its frame buffer has a size of its own"),
+            Seen::Off => panic!("{slug} is on"),
+        }
+        if slug == "raspberrypi4-64" {
+            let seen = hold.device.screen().unwrap().frame(secs(30)).await.unwrap();
+            assert_eq!(seen, Seen::NoSignal, "no firmware and no driver of the self-test image drives it");
+        }
+        hold.close_and_expect_nothing_left().await;
+    }
+    assert!(seen.len() >= 4, "{seen:?}");
+}
+
+#[tokio::test]
+async fn a_virtual_display_has_no_signal_after_a_reset() {
+    let mut hold = support::stand_in("generic-aarch64").await;
+    hold.device.power_on(secs(20)).await.unwrap();
+    let screen = hold.device.screen().unwrap();
+    wait_until(&screen, |picture| picture.drawn() > 0.0).await;
+    let deadline = secs(60);
+    loop {
+        hold.device.reset(deadline).await.unwrap();
+        match screen.frame(deadline).await.unwrap() {
+            Seen::NoSignal => break,
+            // A host that was busy gave the firmware the second that it needs to draw.
+            seen => assert!(!deadline.is_past(), "QEMU's own words are no picture: {seen:?}"),
+        }
+    }
+    hold.close_and_expect_nothing_left().await;
+}
+
+#[tokio::test]
+async fn a_board_without_screen_and_keyboard_says_so() {
+    let hold = seabios_pc(Vec::new());
+    let missing = hold.device.screen().unwrap_err();
+    assert_eq!(missing.to_string(), "pc-seabios has no screen");
+    assert_eq!(hold.device.keyboard().unwrap_err().to_string(), "pc-seabios has no keyboard");
+    hold.close_and_expect_nothing_left().await;
+}
+
+#[tokio::test]
+async fn control_alt_delete_resets_a_pc() {
+    let mut hold = seabios_pc_with_screen();
+    let keyboard = hold.device.keyboard().unwrap();
+    let off = keyboard.press(&strokes(&["a"]), secs(10)).await.unwrap_err();
+    assert_eq!(off.to_string(), "cannot type on the keyboard of pc-seabios: it does not run");
+    hold.device.power_on(secs(10)).await.unwrap();
+    wait_until(&hold.device.screen().unwrap(), |picture| picture.drawn() > 0.001).await;
+    let events = hold.device.events.clone();
+    let deadline = secs(30);
+    let by_keys = |kind: &EventKind| *kind == EventKind::Reset { by: Origin::Guest };
+    // SeaBIOS may draw before it reads keys.
+    while events.since(0).iter().all(|event| !by_keys(&event.kind)) {
+        assert!(!deadline.is_past(), "{:?}", events.since(0));
+        keyboard.press(&strokes(&["ctrl-alt-delete"]), deadline).await.unwrap();
+    }
+    hold.close_and_expect_nothing_left().await;
+}
+
+/// A USB keyboard, and nothing else: `virt` has no PS/2. The shell of UEFI echoes what is typed, and `cls` with a
+/// number colours the screen.
+#[tokio::test]
+async fn text_typed_on_a_usb_keyboard_reaches_the_uefi_shell() {
+    let mut hold = support::stand_in("generic-aarch64").await;
+    hold.device.power_on(secs(20)).await.unwrap();
+    let (screen, keyboard) = (hold.device.screen().unwrap(), hold.device.keyboard().unwrap());
+    hold.wait_for("Shell> ").await;
+    keyboard.press(&Stroke::typing("cls 1\n").unwrap(), secs(20)).await.unwrap();
+    let blue = |picture: &Picture| {
+        let [red, green, blue] = picture.pixel(picture.width() - 1, picture.height() / 2);
+        blue > 100 && red < 50 && green < 50
+    };
+    wait_until(&screen, blue).await;
+    keyboard
+        .press(&Stroke::typing("echo \"It's 100% {OK} & <fine>; a_B=~1\"\n").unwrap(), secs(30))
+        .await
+        .unwrap();
+    hold.wait_for("It's 100% {OK} & <fine>; a_B=~1\r\n").await;
+    hold.close_and_expect_nothing_left().await;
+}
