@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use standin::board::{Capability, Catalog};
+use standin::device::capture::{Capture, CaptureError, Limits, Live, Shown};
 use standin::device::keyboard::KeyboardError;
 use standin::device::keyboard::key::Stroke;
 use standin::device::screen::{Screen, Seen};
@@ -190,5 +191,108 @@ async fn text_typed_on_a_usb_keyboard_reaches_the_uefi_shell() {
         .await
         .unwrap();
     hold.wait_for("It's 100% {OK} & <fine>; a_B=~1\r\n").await;
+    hold.close_and_expect_nothing_left().await;
+}
+
+/// Draws something else on the screen, again and again: a PC that restarts clears its screen, and SeaBIOS draws anew.
+async fn restart(hold: &Hold, times: usize) {
+    let (screen, keyboard) = (hold.device.screen().unwrap(), hold.device.keyboard().unwrap());
+    for _ in 0..times {
+        wait_until(&screen, |picture| picture.drawn() > 0.001).await;
+        keyboard.press(&strokes(&["ctrl-alt-delete"]), secs(10)).await.unwrap();
+    }
+}
+
+fn files_in(folder: &std::path::Path) -> BTreeSet<String> {
+    let entries = std::fs::read_dir(folder).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn a_capture_numbers_what_changed_and_costs_the_dut_less_than_a_twentieth() {
+    let mut hold = seabios_pc_with_screen();
+    let (screen, folder) = (hold.device.screen().unwrap(), hold.dir.path().join("capture"));
+    let capture = Capture::start(screen.clone(), &folder, Limits::default()).unwrap();
+    let clock = std::time::Instant::now();
+    hold.device.power_on(secs(10)).await.unwrap();
+    restart(&hold, 5).await;
+    hold.device.power_cycle(secs(10)).await.unwrap();
+    restart(&hold, 3).await;
+    let captured = capture.stop().await.unwrap();
+    let (cost, lasted) = (screen.cost().await, clock.elapsed());
+
+    let expected: BTreeSet<String> = (1..=captured.frames).map(|number| format!("{number:06}.jpg")).collect();
+    assert_eq!(files_in(&folder), expected);
+    assert!(captured.frames >= 3 && !captured.full && captured.blind.is_none(), "{captured:?}");
+    assert!(
+        u64::from(captured.frames) < cost.dumps,
+        "{captured:?} of {cost:?}: the same picture is not written twice"
+    );
+    let mut before = Vec::new();
+    for name in &expected {
+        let jpeg = std::fs::read(folder.join(name)).unwrap();
+        assert!(jpeg.starts_with(&[0xff, 0xd8]) && jpeg != before, "{name}");
+        before = jpeg;
+    }
+    println!("{captured:?}, {cost:?} in {lasted:?}");
+    // The last dump has not been rested from yet.
+    let mean = cost.taken / u32::try_from(cost.dumps).unwrap();
+    assert!((cost.taken - mean) * 20 <= lasted, "{cost:?} in {lasted:?}");
+    hold.close_and_expect_nothing_left().await;
+}
+
+#[tokio::test]
+async fn a_capture_keeps_to_its_limits_and_mixes_with_nothing() {
+    let mut hold = seabios_pc_with_screen();
+    let (screen, folder) = (hold.device.screen().unwrap(), hold.dir.path().join("capture"));
+    hold.device.power_on(secs(10)).await.unwrap();
+    let limits = Limits { frames: 2, ..Limits::default() };
+    let capture = Capture::start(screen.clone(), &folder, limits).unwrap();
+    restart(&hold, 8).await;
+    let captured = capture.stop().await.unwrap();
+    assert!(captured.full && captured.frames == 2, "{captured:?}");
+    assert_eq!(files_in(&folder).into_iter().collect::<Vec<_>>(), ["000001.jpg", "000002.jpg"]);
+
+    let refused = Capture::start(screen.clone(), &folder, limits).unwrap_err();
+    assert!(matches!(refused, CaptureError::InUse { .. }), "{refused}");
+
+    let small =
+        Capture::start(screen, &hold.dir.path().join("small"), Limits { bytes: 10, ..limits }).unwrap();
+    restart(&hold, 1).await;
+    let captured = small.stop().await.unwrap();
+    assert!(captured.full && captured.frames == 0 && captured.bytes == 0, "{captured:?}");
+    hold.close_and_expect_nothing_left().await;
+}
+
+#[tokio::test]
+async fn many_viewers_cost_one_dump_and_none_looks_for_nobody() {
+    let mut hold = seabios_pc_with_screen();
+    let image = hold.selftest();
+    procedure::flash(&mut hold.device, &image).await.unwrap();
+    let screen = hold.device.screen().unwrap();
+    let live = Live::start(screen.clone(), 10);
+    let mut views: Vec<_> = (0..20).map(|_| live.look()).collect();
+    views[0].wait_for(|shown| *shown == Shown::Off).await.unwrap();
+    hold.device.power_on(secs(10)).await.unwrap();
+    for view in &mut views {
+        let jpeg = view.wait_for(|shown| matches!(shown, Shown::Jpeg(_)));
+        secs(30).bound(jpeg).await.unwrap().unwrap();
+    }
+    let with_viewers = screen.cost().await.dumps;
+    assert!((1..20).contains(&with_viewers), "{with_viewers} dumps for 20 viewers");
+
+    drop(views);
+    let before = screen.cost().await.dumps;
+    for _ in 0..5 {
+        hold.device.power_cycle(secs(10)).await.unwrap();
+        hold.wait_for("selftest# ").await;
+    }
+    let unseen = screen.cost().await.dumps - before;
+    assert!(unseen <= 1, "{unseen} dumps while nobody looked");
+
+    let mut late = live.look();
+    let jpeg = late.wait_for(|shown| matches!(shown, Shown::Jpeg(_)));
+    secs(30).bound(jpeg).await.unwrap().unwrap();
+    live.close().await;
     hold.close_and_expect_nothing_left().await;
 }

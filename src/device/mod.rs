@@ -3,6 +3,7 @@
 //! A part that is not fitted is `None`; asking for it is an error that names board and part. `lab` makes a
 //! device and closes it; everything above drives it through `&mut`.
 
+pub mod capture;
 pub mod console;
 pub mod keyboard;
 pub mod power;
