@@ -4,6 +4,7 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use standin::board::{Capability, Catalog};
 use standin::device::capture::{Capture, CaptureError, Limits, Live, Shown};
@@ -83,6 +84,13 @@ async fn a_dump_that_nobody_waits_for_leaves_no_file_behind() {
             biased;
             seen = screen.frame(secs(10)) => panic!("{seen:?} came at once"),
             () = tokio::task::yield_now() => {}
+        }
+    }
+    // At every point of one: QEMU dumps within a few milliseconds, and we read within a few more.
+    for microseconds in (0..20_000).step_by(250) {
+        let given = Duration::from_micros(microseconds);
+        if let Ok(seen) = tokio::time::timeout(given, screen.frame(secs(10))).await {
+            seen.unwrap();
         }
     }
     let seen = screen.frame(secs(10)).await.unwrap();

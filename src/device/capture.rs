@@ -7,14 +7,11 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Interval, MissedTickBehavior, interval};
 
-use super::screen::{Screen, ScreenError, Seen};
-use crate::deadline::Deadline;
+use super::screen::{Changes, Screen, ScreenError, Seen};
 use crate::io::picture::{Picture, PictureError};
 use crate::message::chain;
 use crate::sys::blocking::blocking;
@@ -86,10 +83,6 @@ pub enum CaptureError {
 /// JPEG quality, from 1 to 100: the letters of a console stay sharp.
 const QUALITY: u8 = 80;
 
-/// How long QEMU may take for a dump: it answers within 0.3 s under TCG on a busy host, and one that takes that long
-/// has hung.
-const ANSWER_WITHIN: Duration = Duration::from_secs(10);
-
 impl Capture {
     /// Begins to capture into `folder`, which is made if it is not there and must be empty.
     pub fn start(screen: Screen, folder: &Path, limits: Limits) -> Result<Self, CaptureError> {
@@ -99,7 +92,7 @@ impl Capture {
             return Err(CaptureError::InUse { path: folder.to_owned() });
         }
         let writer = Writer { folder: folder.to_owned(), limits, captured: Captured::default() };
-        let changes = Changes::of(screen, limits.frames_per_second);
+        let changes = screen.changes(limits.frames_per_second);
         Ok(Self { task: Task::spawn(|stop| writer.run(changes, stop)) })
     }
 
@@ -222,7 +215,7 @@ async fn tell(screen: Screen, frames_per_second: u32, shown: &watch::Sender<Show
         while shown.receiver_count() == 0 {
             viewer_came.notified().await;
         }
-        let mut changes = Changes::of(screen.clone(), frames_per_second);
+        let mut changes = screen.changes(frames_per_second);
         let watch = async {
             loop {
                 let seen = encoded(changes.next().await).await;
@@ -251,33 +244,6 @@ async fn encoded(seen: Result<Seen, ScreenError>) -> Shown {
             Err(error) => Shown::Unknown(chain(&error).into()),
         },
         Err(error) => Shown::Unknown(chain(&error).into()),
-    }
-}
-
-/// Looks at a screen again and again, until it shows something else.
-struct Changes {
-    screen: Screen,
-    last: Option<Seen>,
-    looks: Interval,
-}
-
-impl Changes {
-    fn of(screen: Screen, frames_per_second: u32) -> Self {
-        let mut looks = interval(Duration::from_secs(1) / frames_per_second.max(1));
-        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { screen, last: None, looks }
-    }
-
-    /// What the screen shows, when that is not what it showed last. Errors are told each time.
-    async fn next(&mut self) -> Result<Seen, ScreenError> {
-        loop {
-            self.looks.tick().await;
-            let seen = self.screen.paced_frame(Deadline::after(ANSWER_WITHIN)).await?;
-            if self.last.as_ref() != Some(&seen) {
-                self.last = Some(seen.clone());
-                return Ok(seen);
-            }
-        }
     }
 }
 

@@ -9,14 +9,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Mutex, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::sync::{Mutex, OwnedMutexGuard, watch};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 
 use crate::deadline::{Deadline, Elapsed};
 use crate::io::picture::Picture;
 use crate::qemu::machine::{Contact, SystemState};
 use crate::qemu::monitor::MonitorError;
-use crate::qemu::screen::{DumpError, dump};
+use crate::qemu::screen::{DumpError, dump, read};
 
 /// The screen of the device under test; cloned freely.
 #[derive(Debug, Clone)]
@@ -61,6 +61,8 @@ pub struct Cost {
     pub taken: Duration,
 }
 
+type Turn = OwnedMutexGuard<Pace>;
+
 #[derive(Debug, Default)]
 struct Pace {
     cost: Cost,
@@ -84,7 +86,8 @@ impl Screen {
     ///
     /// Cancelled, it leaves QEMU to end the dump.
     pub async fn frame(&self, deadline: Deadline) -> Result<Seen, ScreenError> {
-        deadline.bound(async { self.look(&mut *self.pace.lock().await, deadline).await }).await?
+        let look = async { self.look(self.pace.clone().lock_owned().await, deadline).await };
+        Ok(deadline.bound(look).await??.1)
     }
 
     /// What it shows, for whoever looks all the time: waits until QEMU has rested from the last dump. All who wait
@@ -92,7 +95,7 @@ impl Screen {
     pub async fn paced_frame(&self, deadline: Deadline) -> Result<Seen, ScreenError> {
         let asked = Instant::now();
         let look = async {
-            let mut pace = self.pace.lock().await;
+            let pace = self.pace.clone().lock_owned().await;
             if let Some((began, seen)) = &pace.newest
                 && *began >= asked
             {
@@ -103,11 +106,18 @@ impl Screen {
                 sleep_until(rested).await;
             }
             let began = Instant::now();
-            let seen = self.look(&mut pace, deadline).await?;
+            let (mut pace, seen) = self.look(pace, deadline).await?;
             pace.newest = Some((began, seen.clone()));
             Ok(seen)
         };
         deadline.bound(look).await?
+    }
+
+    /// Looks at it again and again, at most so many times a second; from 1.
+    pub fn changes(&self, looks_per_second: u32) -> Changes {
+        let mut looks = interval(Duration::from_secs(1) / looks_per_second.max(1));
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Changes { screen: self.clone(), last: None, looks }
     }
 
     /// What all dumps since the device was opened have cost.
@@ -115,10 +125,11 @@ impl Screen {
         self.pace.lock().await.cost
     }
 
-    async fn look(&self, pace: &mut Pace, deadline: Deadline) -> Result<Seen, ScreenError> {
-        let Some(machine) = self.machine.borrow().clone() else { return Ok(Seen::Off) };
+    /// Looks, and gives back the turn with which no other dump goes through the file.
+    async fn look(&self, mut pace: Turn, deadline: Deadline) -> Result<(Turn, Seen), ScreenError> {
+        let Some(machine) = self.machine.borrow().clone() else { return Ok((pace, Seen::Off)) };
         match machine.state() {
-            None | Some(SystemState::Halted) => return Ok(Seen::Off),
+            None | Some(SystemState::Halted) => return Ok((pace, Seen::Off)),
             Some(SystemState::Broken) => return Err(ScreenError::Player),
             Some(SystemState::Running) => {}
         }
@@ -128,11 +139,44 @@ impl Screen {
         pace.cost = Cost { dumps: pace.cost.dumps + 1, taken: pace.cost.taken + taken };
         pace.rested = Some(Instant::now() + taken * REST_FACTOR);
         match dumped {
-            Ok(Some(picture)) => Ok(Seen::Picture(Arc::new(picture))),
-            Ok(None) => Ok(Seen::NoSignal),
             // Its power was taken meanwhile; if it died, an event and the next look say so.
-            Err(DumpError::Monitor(MonitorError::Closed { .. })) => Ok(Seen::Off),
+            Err(MonitorError::Closed { .. }) => return Ok((pace, Seen::Off)),
+            dumped => dumped.map_err(DumpError::from)?,
+        }
+        let (pace, picture) = read(&self.folder, pace).await;
+        match picture {
+            Ok(Some(picture)) => Ok((pace, Seen::Picture(Arc::new(picture)))),
+            Ok(None) => Ok((pace, Seen::NoSignal)),
+            // Whoever took its power has removed the file.
+            Err(_) if machine.state().is_none() => Ok((pace, Seen::Off)),
             Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Looks at a screen again and again, and tells what it shows when that is something else.
+#[derive(Debug)]
+pub struct Changes {
+    screen: Screen,
+    last: Option<Seen>,
+    looks: Interval,
+}
+
+/// How long QEMU may take for a dump: it answers within 0.3 s under TCG on a busy host, and one that takes that long
+/// has hung.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
+impl Changes {
+    /// What the screen shows, as soon as that is not what was told last; the first time at once. An error is told each
+    /// time. Cancelled, it has told nothing.
+    pub async fn next(&mut self) -> Result<Seen, ScreenError> {
+        loop {
+            self.looks.tick().await;
+            let seen = self.screen.paced_frame(Deadline::after(ANSWER_WITHIN)).await?;
+            if self.last.as_ref() != Some(&seen) {
+                self.last = Some(seen.clone());
+                return Ok(seen);
+            }
         }
     }
 }

@@ -163,6 +163,12 @@ impl Picture {
         [self.rgb[at], self.rgb[at + 1], self.rgb[at + 2]]
     }
 
+    /// Whether all of its first rows, so many of them, are black.
+    pub fn begins_black(&self, rows: u32) -> bool {
+        let bytes = self.width as usize * 3 * rows.min(self.height) as usize;
+        self.rgb[..bytes].iter().all(|channel| *channel == 0)
+    }
+
     /// A part of it; `None` if some of that lies outside.
     pub fn cut(&self, region: Region) -> Option<Self> {
         let fits = |start: u32, length: u32, side: u32| {
@@ -204,9 +210,11 @@ impl Picture {
 
     /// The most frequent colour.
     fn ground(&self) -> [u8; 3] {
+        let pixels: &[[u8; 3]] = self.rgb.as_chunks().0;
         let mut counts = std::collections::HashMap::new();
-        for pixel in self.rgb.chunks_exact(3) {
-            *counts.entry([pixel[0], pixel[1], pixel[2]]).or_insert(0_usize) += 1;
+        // Screens are made of runs of one colour.
+        for run in pixels.chunk_by(|one, two| one == two) {
+            *counts.entry(run[0]).or_insert(0_usize) += run.len();
         }
         counts.into_iter().max_by_key(|(_, count)| *count).map_or([0; 3], |(colour, _)| colour)
     }

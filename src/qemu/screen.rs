@@ -38,24 +38,33 @@ pub enum DumpError {
 /// The name of the file that dumps go through.
 pub const DUMP: &str = "screen.ppm";
 
-/// Dumps the screen through a file in `folder`; `None` if the guest gives no signal.
+/// Has QEMU dump the screen into a file in `folder`, to be read by [`read`].
 ///
 /// PPM and not PNG, as QEMU dumps in its main loop, in which it also plays the board's devices: at 1280x800 a PPM
 /// takes it some 11 ms and a PNG 42 ms (QEMU 7.2). Cancelled, it leaves a file at most, which QEMU may still write.
-pub async fn dump(
-    machine: &Contact,
-    folder: &Path,
-    deadline: Deadline,
-) -> Result<Option<Picture>, DumpError> {
-    let path = folder.join(DUMP);
+pub async fn dump(machine: &Contact, folder: &Path, deadline: Deadline) -> Result<(), MonitorError> {
     // No `format`: it came with QEMU 7.1, and PPM has always been the default.
-    machine.execute_raw("screendump", json!({ "filename": path.clone() }), deadline).await?;
+    let arguments = json!({ "filename": folder.join(DUMP) });
+    machine.execute_raw("screendump", arguments, deadline).await.map(drop)
+}
+
+/// Reads and removes the dump; `None` if the guest gives no signal. `turn` is what keeps others from dumping into the
+/// same file; it comes back, or is dropped when the file has gone, also if this is cancelled.
+pub async fn read<T: Send + 'static>(folder: &Path, turn: T) -> (T, Result<Option<Picture>, DumpError>) {
+    let path = folder.join(DUMP);
     blocking(move || {
-        let bytes = fs::read(&path).and_then(|bytes| fs::remove_file(&path).map(|()| bytes));
-        let picture = Picture::from_ppm(&bytes.map_err(|source| DumpError::Read { path, source })?)?;
-        Ok(if is_placeholder(&picture) { None } else { Some(picture) })
+        let picture = take(&path)
+            .map_err(|source| DumpError::Read { path, source })
+            .and_then(|bytes| Ok(Picture::from_ppm(&bytes)?));
+        (turn, picture.map(|picture| if is_placeholder(&picture) { None } else { Some(picture) }))
     })
     .await
+}
+
+fn take(path: &Path) -> io::Result<Vec<u8>> {
+    let bytes = fs::read(path)?;
+    fs::remove_file(path)?;
+    Ok(bytes)
 }
 
 /// QEMU draws a sentence on the screen while the guest drives none: `qemu_create_placeholder_surface` in its
@@ -77,10 +86,9 @@ fn is_placeholder(picture: &Picture) -> bool {
             .flat_map(|y| (0..picture.width()).map(move |x| (x, y)))
             .filter(|(x, y)| picture.pixel(*x, *y) != [0; 3])
     };
-    // The first lit pixel of a picture of the guest's is rarely in that row, so this ends soon.
     let top = rows.saturating_sub(1) / 2 * LETTER.1;
-    if lit().next().is_none_or(|(_, y)| y < top || y >= top + LETTER.1) {
-        return false;
+    if !picture.begins_black(top) {
+        return false; // as nearly every picture of a guest's
     }
     PLACEHOLDERS.iter().any(|(letters, digest)| {
         let left = columns.saturating_sub(*letters) / 2 * LETTER.0;
