@@ -17,7 +17,12 @@ use standin::io::selftest::SELFTEST_IMAGE;
 use standin::lab::player::{AcceleratorChoice, Host, choose};
 use standin::lab::{Places, open_stand_in};
 use standin::qemu::arguments::Accelerator;
+use standin::suite::Suite;
+use standin::suite::outcome::SuiteReport;
+use standin::suite::progress::Observer;
+use standin::suite::run::{Options, run};
 use tempfile::TempDir;
+use tokio::sync::watch;
 
 /// A stand-in and the directory that all of its files lie in.
 pub struct Hold {
@@ -86,6 +91,25 @@ impl Hold {
 
     pub async fn type_line(&mut self, line: &str) {
         self.device.console().unwrap().send_line(line, secs(5)).await.unwrap();
+    }
+
+    /// Runs a suite on it.
+    pub async fn run(
+        &mut self,
+        suite: &Suite,
+        cancel: watch::Receiver<bool>,
+        observer: Observer<'_>,
+    ) -> SuiteReport {
+        let image = self.selftest();
+        let options = Options {
+            image: Some(&image),
+            fail_fast: None,
+            run_dir: self.dir.path(),
+            images: self.dir.path(),
+            backend: "stand-in",
+            cancel,
+        };
+        run(suite, &mut self.device, &options, observer).await
     }
 
     /// Closes the device and proves that no process uses its files any more.
