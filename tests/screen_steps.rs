@@ -74,7 +74,7 @@ async fn a_screenshot_can_be_expected_and_what_differs_is_told_and_kept() {
     assert_eq!(outcomes(&second), [&["passed"; 4][..], &failed].concat(), "{second:#?}");
     let told = message(&second, 4);
     assert!(
-        told.contains("other.png within 1s: at best 10% of the pixels were others, and 9% may be"),
+        told.contains("other.png within 1s: in the nearest picture 10% of the pixels differ, and 9% may"),
         "{told}"
     );
     assert_eq!(second.tests[4].evidence.len(), 2);

@@ -41,7 +41,8 @@ pub struct Untypable {
 /// gadget_hid.rst).
 type Key = (&'static str, &'static [&'static str]);
 
-const MODIFIERS: [Key; 8] = [
+/// SysRq is one as well, for Linux (Documentation/admin-guide/sysrq.rst): `alt-sysrq-b`.
+const MODIFIERS: [Key; 9] = [
     ("ctrl", &["ctrl", "control", "left-ctrl"]),
     ("shift", &["shift", "left-shift"]),
     ("alt", &["alt", "left-alt"]),
@@ -50,10 +51,11 @@ const MODIFIERS: [Key; 8] = [
     ("shift_r", &["right-shift"]),
     ("alt_r", &["right-alt", "altgr"]),
     ("meta_r", &["right-meta"]),
+    ("sysrq", &["sysrq"]),
 ];
 
 /// Beside letters, digits and F keys, whose codes are their names.
-const KEYS: [Key; 44] = [
+const KEYS: [Key; 43] = [
     ("ret", &["enter", "return", "ret"]),
     ("esc", &["esc", "escape"]),
     ("backspace", &["backspace", "bckspc"]),
@@ -74,7 +76,6 @@ const KEYS: [Key; 44] = [
     ("scroll_lock", &["scroll-lock"]),
     ("pause", &["pause"]),
     ("print", &["print"]),
-    ("sysrq", &["sysrq"]),
     ("menu", &["menu"]),
     ("minus", &["minus"]),
     ("equal", &["equal"]),
@@ -227,7 +228,7 @@ mod tests {
             ("a", &["a"]),
             ("shift-a", &["shift", "a"]),
             ("ctrl-alt-delete", &["ctrl", "alt", "delete"]),
-            ("alt-sysrq", &["alt", "sysrq"]),
+            ("alt-sysrq-b", &["alt", "sysrq", "b"]),
             ("right-alt-kp-enter", &["alt_r", "kp_enter"]),
             ("ctrl-page-up", &["ctrl", "pgup"]),
             ("left-ctrl", &["ctrl"]),

@@ -143,7 +143,7 @@ fn how_far(expected: &ExpectScreen, reference: &Picture, last: &Picture, nearest
     match (nearest, expected.region) {
         (Some(share), _) => {
             let (share, allowed) = (Percent(share), expected.tolerance);
-            format!("at best {share} of the pixels were others, and {allowed} may be")
+            format!("in the nearest picture {share} of the pixels differ, and {allowed} may")
         }
         (None, Some(region)) => format!("the screen is {last}, and has no part of {region}"),
         (None, None) => format!("the screen is {last}, and the picture {reference}"),
