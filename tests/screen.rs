@@ -20,7 +20,7 @@ use support::{Hold, seabios_pc, seabios_pc_with_screen, secs};
 async fn wait_until(screen: &Screen, mut wanted: impl FnMut(&Picture) -> bool) -> Arc<Picture> {
     let deadline = secs(60);
     loop {
-        match screen.paced_frame(deadline).await.unwrap() {
+        match deadline.bound(screen.paced_frame()).await.unwrap().unwrap() {
             Seen::Picture(picture) if wanted(&picture) => return picture,
             Seen::Off => panic!("the screen is off"),
             Seen::Picture(_) | Seen::NoSignal => {}
@@ -202,12 +202,13 @@ async fn text_typed_on_a_usb_keyboard_reaches_the_uefi_shell() {
     hold.close_and_expect_nothing_left().await;
 }
 
-/// Draws something else on the screen, again and again: a PC that restarts clears its screen, and SeaBIOS draws anew.
-async fn restart(hold: &Hold, times: usize) {
+/// Restarts the PC until `done`: each time it clears its screen, and SeaBIOS draws anew.
+async fn restart_until(hold: &Hold, done: impl Fn() -> bool) {
     let (screen, keyboard) = (hold.device.screen().unwrap(), hold.device.keyboard().unwrap());
-    for _ in 0..times {
+    let deadline = secs(60);
+    while !done() {
         wait_until(&screen, |picture| picture.drawn() > 0.001).await;
-        keyboard.press(&strokes(&["ctrl-alt-delete"]), secs(10)).await.unwrap();
+        keyboard.press(&strokes(&["ctrl-alt-delete"]), deadline).await.unwrap();
     }
 }
 
@@ -223,15 +224,17 @@ async fn a_capture_numbers_what_changed_and_costs_the_dut_less_than_a_twentieth(
     let capture = Capture::start(screen.clone(), &folder, Limits::default()).unwrap();
     let clock = std::time::Instant::now();
     hold.device.power_on(secs(10)).await.unwrap();
-    restart(&hold, 5).await;
+    restart_until(&hold, || files_in(&folder).len() >= 3).await;
     hold.device.power_cycle(secs(10)).await.unwrap();
-    restart(&hold, 3).await;
+    restart_until(&hold, || files_in(&folder).len() >= 5).await;
     let captured = capture.stop().await.unwrap();
-    let (cost, lasted) = (screen.cost().await, clock.elapsed());
+    let cost = screen.cost().await;
+    secs(30).bound(screen.paced_frame()).await.unwrap().unwrap(); // once QEMU has rested from the last of them
+    let lasted = clock.elapsed();
 
     let expected: BTreeSet<String> = (1..=captured.frames).map(|number| format!("{number:06}.jpg")).collect();
     assert_eq!(files_in(&folder), expected);
-    assert!(captured.frames >= 3 && !captured.full && captured.blind.is_none(), "{captured:?}");
+    assert!(captured.frames >= 4 && !captured.full && captured.blind.is_none(), "{captured:?}");
     assert!(
         u64::from(captured.frames) < cost.dumps,
         "{captured:?} of {cost:?}: the same picture is not written twice"
@@ -243,9 +246,7 @@ async fn a_capture_numbers_what_changed_and_costs_the_dut_less_than_a_twentieth(
         before = jpeg;
     }
     println!("{captured:?}, {cost:?} in {lasted:?}");
-    // The last dump has not been rested from yet.
-    let mean = cost.taken / u32::try_from(cost.dumps).unwrap();
-    assert!((cost.taken - mean) * 20 <= lasted, "{cost:?} in {lasted:?}");
+    assert!(cost.taken * 20 <= lasted, "{cost:?} in {lasted:?}");
     hold.close_and_expect_nothing_left().await;
 }
 
@@ -256,7 +257,7 @@ async fn a_capture_keeps_to_its_limits_and_mixes_with_nothing() {
     hold.device.power_on(secs(10)).await.unwrap();
     let limits = Limits { frames: 2, ..Limits::default() };
     let capture = Capture::start(screen.clone(), &folder, limits).unwrap();
-    restart(&hold, 8).await;
+    restart_until(&hold, || capture.has_ended()).await;
     let captured = capture.stop().await.unwrap();
     assert!(captured.full && captured.frames == 2, "{captured:?}");
     assert_eq!(files_in(&folder).into_iter().collect::<Vec<_>>(), ["000001.jpg", "000002.jpg"]);
@@ -266,7 +267,7 @@ async fn a_capture_keeps_to_its_limits_and_mixes_with_nothing() {
 
     let small =
         Capture::start(screen, &hold.dir.path().join("small"), Limits { bytes: 10, ..limits }).unwrap();
-    restart(&hold, 1).await;
+    restart_until(&hold, || small.has_ended()).await;
     let captured = small.stop().await.unwrap();
     assert!(captured.full && captured.frames == 0 && captured.bytes == 0, "{captured:?}");
     hold.close_and_expect_nothing_left().await;

@@ -91,9 +91,14 @@ impl Capture {
         if fs::read_dir(folder).map_err(failed)?.next().is_some() {
             return Err(CaptureError::InUse { path: folder.to_owned() });
         }
-        let writer = Writer { folder: folder.to_owned(), limits, captured: Captured::default() };
+        let writer = Writer { folder: folder.to_owned(), limits, captured: Captured::default(), last: None };
         let changes = screen.changes(limits.frames_per_second);
         Ok(Self { task: Task::spawn(|stop| writer.run(changes, stop)) })
+    }
+
+    /// Whether it has ended by itself: at a limit, or for an error that `stop` tells.
+    pub fn has_ended(&self) -> bool {
+        self.task.handle.is_finished()
     }
 
     /// Ends it, and tells what it has written. All files are whole.
@@ -106,6 +111,8 @@ struct Writer {
     folder: PathBuf,
     limits: Limits,
     captured: Captured,
+    /// The picture that was written last; the screen may have been dark since.
+    last: Option<Arc<Picture>>,
 }
 
 impl Writer {
@@ -120,8 +127,11 @@ impl Writer {
                 _ = &mut stop => return Ok(self.captured),
             };
             match seen {
-                Ok(Seen::Picture(picture)) => self.write(picture).await?,
-                Ok(Seen::Off | Seen::NoSignal) => {}
+                Ok(Seen::Picture(picture)) if self.last.as_ref() != Some(&picture) => {
+                    self.last = Some(picture.clone());
+                    self.write(picture).await?;
+                }
+                Ok(_) => {}
                 Err(error) => self.captured.blind = Some(chain(&error)),
             }
         }

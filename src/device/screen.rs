@@ -76,6 +76,10 @@ struct Pace {
 /// on dumps, however slow the host and however large the screen.
 const REST_FACTOR: u32 = 20;
 
+/// How long QEMU may take for a dump: it answers within 0.3 s under TCG on a busy host, and one that takes that long
+/// has hung.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+
 impl Screen {
     /// The screen of whatever machine `machine` holds; dumps go through a file in `folder`.
     pub fn new(machine: watch::Receiver<Option<Contact>>, folder: PathBuf) -> Self {
@@ -92,25 +96,29 @@ impl Screen {
 
     /// What it shows, for whoever looks all the time: waits until QEMU has rested from the last dump. All who wait
     /// get the same one.
-    pub async fn paced_frame(&self, deadline: Deadline) -> Result<Seen, ScreenError> {
+    pub async fn paced_frame(&self) -> Result<Seen, ScreenError> {
         let asked = Instant::now();
-        let look = async {
+        loop {
             let pace = self.pace.clone().lock_owned().await;
             if let Some((began, seen)) = &pace.newest
                 && *began >= asked
             {
                 return Ok(seen.clone());
             }
-            if let Some(rested) = pace.rested {
-                // sleep: QEMU plays the board's devices in the loop in which it dumps; see `REST_FACTOR`.
-                sleep_until(rested).await;
-            }
             let began = Instant::now();
-            let (mut pace, seen) = self.look(pace, deadline).await?;
-            pace.newest = Some((began, seen.clone()));
-            Ok(seen)
-        };
-        deadline.bound(look).await?
+            match pace.rested.filter(|rested| *rested > began) {
+                Some(rested) => {
+                    drop(pace); // who wants to know at once need not rest
+                    // sleep: QEMU plays the board's devices in the loop in which it dumps; see `REST_FACTOR`.
+                    sleep_until(rested).await;
+                }
+                None => {
+                    let (mut pace, seen) = self.look(pace, Deadline::after(ANSWER_WITHIN)).await?;
+                    pace.newest = Some((began, seen.clone()));
+                    return Ok(seen);
+                }
+            }
+        }
     }
 
     /// Looks at it again and again, at most so many times a second; from 1.
@@ -162,17 +170,13 @@ pub struct Changes {
     looks: Interval,
 }
 
-/// How long QEMU may take for a dump: it answers within 0.3 s under TCG on a busy host, and one that takes that long
-/// has hung.
-const ANSWER_WITHIN: Duration = Duration::from_secs(10);
-
 impl Changes {
     /// What the screen shows, as soon as that is not what was told last; the first time at once. An error is told each
     /// time. Cancelled, it has told nothing.
     pub async fn next(&mut self) -> Result<Seen, ScreenError> {
         loop {
             self.looks.tick().await;
-            let seen = self.screen.paced_frame(Deadline::after(ANSWER_WITHIN)).await?;
+            let seen = self.screen.paced_frame().await?;
             if self.last.as_ref() != Some(&seen) {
                 self.last = Some(seen.clone());
                 return Ok(seen);
