@@ -2,12 +2,7 @@
 
 mod support;
 
-use standin::io::cache::Cache;
-use standin::io::image::Image;
-use standin::io::ssh::Credentials;
-use standin::procedure::InstallerChoice;
 use standin::suite::outcome::{Outcome, SuiteReport, Verdict};
-use standin::suite::run::{Options, run};
 use standin::suite::{Suite, builtin, check};
 use support::Hold;
 use tokio::sync::watch;
@@ -22,24 +17,11 @@ async fn run_on(
     suite: &Suite,
     cancel: watch::Receiver<bool>,
 ) -> (SuiteReport, Vec<String>, Hold) {
-    let image: Image = hold.selftest();
-    let run_dir = hold.dir.path().to_owned();
-    let options = Options {
-        edits: &[],
-        installer: InstallerChoice::Auto,
-        image: Some(&image),
-        fail_fast: None,
-        run_dir: &run_dir,
-        images: &Cache::at(&run_dir),
-        credentials: &Credentials::default(),
-        backend: "stand-in",
-        cancel,
-    };
     let mut told = Vec::new();
     let mut observe = |news: standin::suite::progress::Progress<'_>| {
         told.push(serde_json::to_value(news).unwrap()["type"].as_str().unwrap().to_owned());
     };
-    let report = run(suite, &mut hold.device, &options, &mut observe).await;
+    let report = hold.run(suite, cancel, &mut observe).await;
     (report, told, hold)
 }
 

@@ -78,10 +78,11 @@ impl Board {
         all.into_iter().filter_map(|(capability, present)| present.then_some(capability)).collect()
     }
 
-    /// What its stand-in has: QEMU plays no radios, nobody sees lights, and screens and keys are not played yet. Panics are told by a device that no real board has.
+    /// What its stand-in has: QEMU plays no radios, and nobody sees lights. Panics are told by a device that no real
+    /// board has.
     pub fn stand_in_capabilities(&self) -> Vec<Capability> {
-        use Capability::{Bluetooth, Keyboard, Led, Screen, Wifi};
-        let absent = [Wifi, Bluetooth, Led, Screen, Keyboard];
+        use Capability::{Bluetooth, Led, Wifi};
+        let absent = [Wifi, Bluetooth, Led];
         let played = self.capabilities().into_iter().filter(|capability| !absent.contains(capability));
         played.chain(self.qemu.panic_device.then_some(Capability::PanicEvent)).collect()
     }

@@ -4,11 +4,14 @@
 //! device and closes it; everything above drives it through `&mut`.
 
 pub mod boot_switch;
+pub mod capture;
 pub mod console;
+pub mod keyboard;
 pub mod media;
 pub mod network;
 pub mod power;
 pub mod prepare;
+pub mod screen;
 pub mod storage;
 
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -20,10 +23,12 @@ use crate::event::EventLog;
 use crate::qemu::boot_rom::BootRomError;
 use boot_switch::{BootPath, UsbBootError};
 use console::{Console, ConsoleError};
+use keyboard::{Keyboard, KeyboardError};
 use media::MoveError;
 use network::HostKeys;
 use power::{Power, PowerError, PowerState, Setup};
 use prepare::MediumError;
+use screen::{Screen, ScreenError};
 use storage::{Storage, StorageError};
 
 /// The device under test.
@@ -40,6 +45,8 @@ pub struct Device {
     /// One for each serial line; the first is the console.
     consoles: Vec<Console>,
     host_keys: HostKeys,
+    screen: Option<Screen>,
+    keyboard: Option<Keyboard>,
 }
 
 /// A part that this device does not have.
@@ -87,6 +94,12 @@ pub enum DeviceError {
     /// The serial console.
     #[error(transparent)]
     Console(#[from] ConsoleError),
+    /// The screen.
+    #[error(transparent)]
+    Screen(#[from] ScreenError),
+    /// The keyboard.
+    #[error(transparent)]
+    Keyboard(#[from] KeyboardError),
     /// A log of a serial line.
     #[error("cannot write the log of a serial line")]
     ConsoleLog(#[source] std::io::Error),
@@ -107,6 +120,7 @@ impl DeviceError {
                 Fault::Dut
             }
             Self::Power(_) | Self::Storage(_) | Self::ConsoleLog(_) => Fault::Lab,
+            Self::Screen(_) | Self::Keyboard(_) => Fault::Lab,
             Self::Console(error) => error.fault(),
             Self::Medium(error) => error.fault(),
         }
@@ -123,7 +137,10 @@ impl Device {
         consoles: Vec<Console>,
     ) -> Self {
         let boot_path = BootPath::new();
-        Self { board, events, storage, power, boot_path, consoles, host_keys: HostKeys::default() }
+        let screen = board.screen.is_some().then(|| Screen::new(power.present(), power.scratch().to_owned()));
+        let keyboard = board.keyboard.is_some().then(|| Keyboard::new(power.present(), board.slug.clone()));
+        let host_keys = HostKeys::default();
+        Self { board, events, storage, power, boot_path, consoles, host_keys, screen, keyboard }
     }
 
     /// What this device has: what the board has, less what its player lacks.
@@ -253,6 +270,18 @@ impl Device {
     pub fn console(&mut self) -> Result<&mut Console, NotFitted> {
         let board = &self.board.slug;
         self.consoles.first_mut().ok_or_else(|| NotFitted { part: "serial console", board: board.clone() })
+    }
+
+    /// The screen, to look at it now or later, also while somebody else drives the device.
+    pub fn screen(&self) -> Result<Screen, NotFitted> {
+        let board = &self.board.slug;
+        self.screen.clone().ok_or_else(|| NotFitted { part: "screen", board: board.clone() })
+    }
+
+    /// The keyboard, to type on it now or later, also while somebody else drives the device.
+    pub fn keyboard(&self) -> Result<Keyboard, NotFitted> {
+        let board = &self.board.slug;
+        self.keyboard.clone().ok_or_else(|| NotFitted { part: "keyboard", board: board.clone() })
     }
 
     /// Takes the power away and closes every part; returns the first failure after all have been tried.

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use super::storage::{Position, Storage, StorageError};
 use crate::board::{Board, Firmware, StartsOn};
 use crate::deadline::Deadline;
@@ -18,7 +20,8 @@ use crate::io::file;
 use crate::qemu::arguments::{Accelerator, Disk, FirmwareFiles, Launch, Reach, arguments, card};
 use crate::qemu::boot_rom::{self, BootRomError, Model};
 use crate::qemu::firmware::FlashFormat;
-use crate::qemu::machine::{Machine, MachineError, Start, SystemState, TcpContact, command_line};
+use crate::qemu::machine::{Contact, Machine, MachineError, Start, SystemState, TcpContact, command_line};
+use crate::qemu::screen;
 use crate::qemu::tpm::TpmStart;
 use crate::sys::blocking::blocking;
 use crate::sys::serial_line::SerialLine;
@@ -117,6 +120,15 @@ pub enum PowerError {
         #[source]
         source: io::Error,
     },
+    /// A dump of the screen that was left behind cannot be removed.
+    #[error("cannot remove the dump of the screen {path}")]
+    Dump {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
     /// There is no button to press.
     #[error("{board} has no power button")]
     NoButton {
@@ -159,6 +171,8 @@ pub struct Power {
     events: EventLog,
     mains: bool,
     machine: Option<Machine>,
+    /// Tells the parts that do not switch it which machine plays at present.
+    present: watch::Sender<Option<Contact>>,
 }
 
 impl Power {
@@ -173,7 +187,19 @@ impl Power {
     ) -> Self {
         let (scratch, stderr) = (scratch.to_owned(), evidence.join("qemu.stderr"));
         let unplugged = BTreeSet::new();
-        Self { board, player, scratch, stderr, reach, unplugged, serial, events, mains: false, machine: None }
+        let present = watch::Sender::new(None);
+        let (mains, machine) = (false, None);
+        Self { board, player, scratch, stderr, reach, unplugged, serial, events, mains, machine, present }
+    }
+
+    /// Which machine plays at present, and from then on.
+    pub fn present(&self) -> watch::Receiver<Option<Contact>> {
+        self.present.subscribe()
+    }
+
+    /// Where QEMU may write.
+    pub fn scratch(&self) -> &Path {
+        &self.scratch
     }
 
     /// Whether mains are on.
@@ -359,7 +385,7 @@ impl Power {
     /// How far the connections to a forwarded TCP port have come; none while the power is off.
     pub async fn contact(&self, port: u16, deadline: Deadline) -> Result<TcpContact, PowerError> {
         match &self.machine {
-            Some(machine) => Ok(machine.contact(port, deadline).await?),
+            Some(machine) => Ok(machine.tcp_contact(port, deadline).await?),
             None => Ok(TcpContact::None),
         }
     }
@@ -404,6 +430,7 @@ impl Power {
         match Machine::start(start, self.events.clone(), deadline).await {
             Ok(machine) => {
                 let machine = self.machine.insert(machine);
+                self.present.send_replace(Some(machine.contact()));
                 for interface in &self.unplugged {
                     machine.set_link(&card(interface), false, deadline).await?;
                 }
@@ -431,9 +458,14 @@ impl Power {
     }
 
     async fn stop(&mut self) -> Result<(), PowerError> {
-        match self.machine.take() {
-            Some(machine) => Ok(machine.close().await?),
-            None => Ok(()),
+        self.present.send_replace(None);
+        let Some(machine) = self.machine.take() else { return Ok(()) };
+        machine.close().await?;
+        // A dump that nobody waited for to its end; now nobody writes it any more.
+        let path = self.scratch.join(screen::DUMP);
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(PowerError::Dump { path, source }),
+            _ => Ok(()),
         }
     }
 

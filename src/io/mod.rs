@@ -8,6 +8,7 @@ pub mod image;
 pub mod installer;
 pub mod medium;
 pub mod partition;
+pub mod picture;
 pub mod prepare;
 pub mod qcow2;
 pub mod selftest;

@@ -1,6 +1,7 @@
 //! From a suite's text to a [`Suite`] that makes sense, or every complaint at once. Reads, and leaves nothing.
 
 mod medium;
+pub(super) mod screen;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -46,7 +47,8 @@ pub fn parse(source: &str, text: &str, dir: Option<&Path>) -> Result<Suite, Docu
     let Some(file) = document.read::<SuiteFile>() else {
         return Err(document.finish().expect_err("a file that cannot be read has a complaint"));
     };
-    let mut check = Check { document, dir, known: BTreeSet::new(), of_test: BTreeSet::new() };
+    let mut check =
+        Check { document, dir, known: BTreeSet::new(), of_test: BTreeSet::new(), shots: BTreeSet::new() };
     let suite = check.suite(source, file);
     check.document.finish()?;
     Ok(suite)
@@ -61,6 +63,8 @@ struct Check<'t, 'd> {
     known: BTreeSet<String>,
     /// Variables that earlier steps of the test in hand have set.
     of_test: BTreeSet<String>,
+    /// Screenshots that earlier steps of the test in hand have taken.
+    shots: BTreeSet<String>,
 }
 
 impl Check<'_, '_> {
@@ -104,6 +108,7 @@ impl Check<'_, '_> {
 
     fn test(&mut self, key: &str, file: TestFile) -> Test {
         self.of_test.clear();
+        self.shots.clear();
         let title = self.title(&format!("{key}.title"), file.title);
         let deadline = self.time(&format!("{key}.deadline"), file.deadline).unwrap_or(TEST_DEADLINE);
         let mut needs: BTreeSet<Capability> = file.needs.into_iter().collect();
@@ -186,6 +191,11 @@ impl Check<'_, '_> {
                 Action::LogIn
             }
             "wait_event" => self.wait_event(key, &file.wait_event?, file.by)?,
+            "keyboard" => Action::Keyboard(self.keys(&inner, file.keyboard?)),
+            "keyboard_text" => Action::Keyboard(self.keyboard_text(&inner, &file.keyboard_text?)),
+            "screenshot" => Action::Screen(self.shot(&inner, file.screenshot?)),
+            "expect_screen" => Action::Screen(self.expect_screen(key, &file)?),
+            "wait_screen" => Action::Screen(self.wait_screen(file.wait_screen?, file.tolerance)),
             "assert" => Action::Assert(self.assertion(&inner, file.assert?)?),
             "exec" => {
                 let words = file.exec?;
@@ -413,7 +423,7 @@ fn is_file_name(name: &str) -> bool {
     Path::new(name).file_name().is_some_and(|file| file == name) && !name.starts_with('.')
 }
 
-const VERBS: [&str; 23] = [
+const VERBS: [&str; 28] = [
     "power",
     "link",
     "move_medium",
@@ -432,6 +442,11 @@ const VERBS: [&str; 23] = [
     "run",
     "login",
     "wait_event",
+    "keyboard",
+    "keyboard_text",
+    "screenshot",
+    "expect_screen",
+    "wait_screen",
     "assert",
     "exec",
     "ssh",
@@ -440,7 +455,7 @@ const VERBS: [&str; 23] = [
 ];
 
 /// Which verbs each option goes with.
-const OPTIONS: [(&str, &[&str]); 18] = [
+const OPTIONS: [(&str, &[&str]); 20] = [
     ("stage", &VERBS),
     ("interface", &["link"]),
     ("installer", &["flash"]),
@@ -464,6 +479,11 @@ const OPTIONS: [(&str, &[&str]); 18] = [
             "run",
             "login",
             "wait_event",
+            "keyboard",
+            "keyboard_text",
+            "screenshot",
+            "expect_screen",
+            "wait_screen",
             "exec",
             "ssh",
             "put",
@@ -483,4 +503,6 @@ const OPTIONS: [(&str, &[&str]); 18] = [
     ("user", &["ssh", "put", "get"]),
     ("port", &["ssh", "put", "get"]),
     ("as", &["put", "get"]),
+    ("region", &["expect_screen"]),
+    ("tolerance", &["expect_screen", "wait_screen"]),
 ];

@@ -12,6 +12,7 @@ pub mod outcome;
 mod program;
 pub mod progress;
 pub mod run;
+pub mod screen;
 mod step;
 pub mod template;
 
@@ -28,6 +29,7 @@ use crate::event::Origin;
 use crate::procedure::InstallerChoice;
 
 use self::medium::MediumStep;
+use self::screen::{KeyboardStep, ScreenStep};
 use self::template::{Template, Values};
 
 pub use self::file::{MoveVerb, OnOff, PowerVerb};
@@ -141,6 +143,10 @@ pub enum Action {
         /// Who must have asked for it.
         by: Option<Origin>,
     },
+    /// Types on the keyboard.
+    Keyboard(KeyboardStep),
+    /// Looks at the screen.
+    Screen(ScreenStep),
     /// Says what must be true.
     Assert(Assertion),
     /// Runs a program on the host.
@@ -290,6 +296,8 @@ impl Action {
                 Some(Capability::Serial)
             }
             Self::Run(_) | Self::LogIn => Some(Capability::Serial),
+            Self::Keyboard(_) => Some(Capability::Keyboard),
+            Self::Screen(_) => Some(Capability::Screen),
             Self::WaitEvent { name: "panic", .. } => Some(Capability::PanicEvent),
             Self::WaitEvent { name: "watchdog", .. } => Some(Capability::Watchdog),
             Self::Power(_) | Self::Flash(_) | Self::Medium(_) => None,
@@ -307,6 +315,8 @@ impl Action {
             Self::Put { to: path, visit, .. } | Self::Get { from: path, visit, .. } => {
                 std::iter::once(path).chain(&visit.user).collect()
             }
+            Self::Keyboard(KeyboardStep::Text(text)) => vec![text],
+            Self::Keyboard(KeyboardStep::Keys(_)) | Self::Screen(_) => Vec::new(),
             Self::Assert(
                 Assertion::Equal(left, right)
                 | Assertion::Contains(left, right)
@@ -356,6 +366,8 @@ impl fmt::Display for Action {
             Self::LogIn => f.write_str("login"),
             Self::WaitEvent { name, by: None } => write!(f, "wait for event {name}"),
             Self::WaitEvent { name, by: Some(by) } => write!(f, "wait for event {name} by {}", word(by)),
+            Self::Keyboard(step) => step.fmt(f),
+            Self::Screen(step) => step.fmt(f),
             Self::Assert(Assertion::Equal(left, right)) => {
                 write!(f, "assert {} equals {}", quoted(left), quoted(right))
             }

@@ -2,6 +2,7 @@
 
 mod flash;
 mod medium;
+pub(super) mod screen;
 mod ssh;
 
 use std::error::Error;
@@ -32,6 +33,8 @@ pub(super) struct Scene<'a> {
     /// that a step has waited for since. `wait_event` counts from here: it cannot miss what that step caused,
     /// and an event of before, or one that was found already, does not satisfy it.
     pub acted_at: usize,
+    /// What the screen showed before the last step that did something.
+    pub screen_before: screen::Before,
     /// Files that the steps have left, relative to the run directory.
     pub evidence: Vec<PathBuf>,
     /// Begins the names of those files.
@@ -102,6 +105,7 @@ pub(super) async fn perform(
 ) -> Result<(), StepError> {
     if acts(action) {
         scene.acted_at = scene.device.events.len();
+        scene.look_before(deadline).await?;
     }
     match action {
         Action::Power(verb) => power(scene.device, *verb, deadline).await,
@@ -148,6 +152,8 @@ pub(super) async fn perform(
             Ok(scene.keyboard()?.log_in(&login, deadline).await?)
         }
         Action::WaitEvent { name, by } => wait_event(scene, name, *by, deadline).await,
+        Action::Keyboard(step) => screen::keyboard(scene, step, deadline).await,
+        Action::Screen(step) => screen::perform(scene, step, deadline).await,
         Action::Assert(assertion) => assert(scene, assertion),
         Action::Ssh(run, visit) => ssh::run(scene, run, visit, deadline).await,
         Action::Put { from, to, visit } => ssh::put(scene, from, to, visit, deadline).await,
@@ -164,6 +170,7 @@ pub(super) async fn exec(
     cancelled: impl Future<Output = ()>,
 ) -> Result<(), StepError> {
     scene.acted_at = scene.device.events.len();
+    scene.look_before(deadline).await?;
     let words = words.iter().map(|word| scene.fill(word)).collect::<Result<Vec<_>, _>>()?;
     let forwards = scene.device.forwards(deadline).await?;
     let mut environment = vec![
@@ -210,11 +217,12 @@ fn acts(action: &Action) -> bool {
         Action::Move { .. } => true,
         Action::BootSwitch(_) | Action::UsbPort(_) => true,
         Action::Send(_) | Action::SendKeys(_) => true,
-        Action::Run(_) | Action::LogIn | Action::Exec(_) => true,
+        Action::Run(_) | Action::LogIn | Action::Exec(_) | Action::Keyboard(_) => true,
         Action::Ssh(..) | Action::Put { .. } | Action::Get { .. } => true,
         Action::Expect(_) | Action::ExpectRegex { .. } | Action::WaitEvent { .. } | Action::Assert(_) => {
             false
         }
+        Action::Screen(_) => false,
     }
 }
 
