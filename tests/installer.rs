@@ -103,12 +103,12 @@ async fn what_is_no_installer_is_written_and_left_to_be_started() {
 #[tokio::test]
 async fn an_installer_that_fails_is_told_by_what_it_did_and_the_next_flash_starts_clean() {
     let mut hold = installer_pc(&[]);
-    let short = Order { install_within: Some(Duration::from_millis(500)), ..Order::until(secs(30)) };
+    let short = Order { install_within: Some(Duration::from_secs(5)), ..Order::until(secs(30)) };
     let long = Order::until(secs(30));
     let resetting = Order { ends: Some(InstallEnd::Reset), ..long };
     for (line, order, why) in [
         ("halt", long, "the installer ended as if it were done, and has not written medium `internal`: "),
-        ("echo working; hang", short, "the installer did not power the board off within 500ms: "),
+        ("echo working; hang", short, "the installer did not power the board off within 5s: "),
         ("panic on purpose", long, "the installer panicked: "),
         ("halt", resetting, "the installer powered the board off instead of resetting it: "),
     ] {
