@@ -120,6 +120,7 @@ impl DeviceError {
                 Fault::Dut
             }
             Self::Power(_) | Self::Storage(_) | Self::ConsoleLog(_) => Fault::Lab,
+            Self::Keyboard(KeyboardError::NotRunning { .. }) => Fault::Dut,
             Self::Screen(_) | Self::Keyboard(_) => Fault::Lab,
             Self::Console(error) => error.fault(),
             Self::Medium(error) => error.fault(),
