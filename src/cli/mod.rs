@@ -11,6 +11,7 @@ mod interrupt;
 mod log;
 mod output;
 mod place;
+mod serve;
 mod suites;
 mod test;
 mod up;
@@ -51,6 +52,7 @@ enum Command {
     Suites(suites::Args),
     Test(test::Args),
     Up(up::Args),
+    Serve(serve::Args),
     Doctor(doctor::Args),
     /// List, prune and verify what flashes are made of
     Cache(cache::Args),
@@ -64,6 +66,7 @@ pub async fn run(cli: Cli) -> Result<Exit, CliError> {
         Command::Suites(args) => suites::run(args),
         Command::Test(args) => test::run(args, &context).await,
         Command::Up(args) => up::run(args, &context).await,
+        Command::Serve(args) => serve::run(args, &context).await,
         Command::Doctor(args) => doctor::run(args, &context).await,
         Command::Cache(args) => cache::run(args, &context).await,
     }

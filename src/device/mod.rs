@@ -14,7 +14,7 @@ use crate::board::{Board, Capability};
 use crate::deadline::Deadline;
 use crate::event::EventLog;
 use crate::qemu::boot_rom::BootRomError;
-use console::{Console, ConsoleError};
+use console::{Console, ConsoleError, Tap};
 use power::{Power, PowerError, PowerState};
 use storage::{Storage, StorageError};
 
@@ -203,6 +203,11 @@ impl Device {
     pub fn console(&mut self) -> Result<&mut Console, NotFitted> {
         let board = &self.board.slug;
         self.consoles.first_mut().ok_or_else(|| NotFitted { part: "serial console", board: board.clone() })
+    }
+
+    /// Eyes and hands at the serial console, if there is one, for those who do not hold the device.
+    pub fn tap(&self) -> Option<Tap> {
+        self.consoles.first().map(Console::tap)
     }
 
     /// Takes the power away and closes every part; returns the first failure after all have been tried.

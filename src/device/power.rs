@@ -67,6 +67,19 @@ pub enum PowerState {
     Unknown,
 }
 
+impl PowerState {
+    /// What an event says about the state after it; `None` if nothing.
+    pub fn after(event: &EventKind) -> Option<Self> {
+        match event {
+            EventKind::PowerOn => Some(Self::Running),
+            EventKind::PowerOff => Some(Self::Off),
+            EventKind::Halt { .. } => Some(Self::Halted),
+            EventKind::InternalError { .. } | EventKind::MachineDied { .. } => Some(Self::Unknown),
+            _ => None,
+        }
+    }
+}
+
 /// Power could not be switched.
 #[derive(Debug, thiserror::Error)]
 pub enum PowerError {

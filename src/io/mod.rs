@@ -4,6 +4,7 @@ pub mod cache;
 pub mod device_tree;
 pub mod fat;
 pub mod file;
+pub mod http;
 pub mod image;
 pub mod partition;
 pub mod qcow2;
