@@ -37,11 +37,13 @@ fn count(variable: &str, otherwise: u64) -> u64 {
     std::env::var(variable).map_or(otherwise, |text| text.parse().unwrap())
 }
 
+type Headers<'a> = &'a [(&'a str, &'a str)];
+
 /// All that a client does with a worker; `false` if the worker went away meanwhile.
 async fn use_it(worker: &Worker, image: &[u8]) -> bool {
     let chunk = [("x-chunk-index", "0"), ("x-total-chunks", "1")];
     let exec = b"{\"cmd\": \"uname -m\"}".as_slice();
-    let steps: [(&str, &str, &[(&str, &str)], &[u8]); 10] = [
+    let steps: [(&str, &str, Headers, &[u8]); 10] = [
         ("GET", "/start", &[], b""),
         ("POST", "/dut/network", &[], b"{\"wired\": {\"nat\": true}}"),
         ("POST", "/dut/sendImage", &chunk, image),
