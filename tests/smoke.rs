@@ -2,9 +2,7 @@
 
 mod support;
 
-use standin::io::image::Image;
 use standin::suite::outcome::{Outcome, SuiteReport, Verdict};
-use standin::suite::run::{Options, run};
 use standin::suite::{Suite, builtin, check};
 use support::Hold;
 use tokio::sync::watch;
@@ -19,21 +17,11 @@ async fn run_on(
     suite: &Suite,
     cancel: watch::Receiver<bool>,
 ) -> (SuiteReport, Vec<String>, Hold) {
-    let image: Image = hold.selftest();
-    let run_dir = hold.dir.path().to_owned();
-    let options = Options {
-        image: Some(&image),
-        fail_fast: None,
-        run_dir: &run_dir,
-        images: &run_dir,
-        backend: "stand-in",
-        cancel,
-    };
     let mut told = Vec::new();
     let mut observe = |news: standin::suite::progress::Progress<'_>| {
         told.push(serde_json::to_value(news).unwrap()["type"].as_str().unwrap().to_owned());
     };
-    let report = run(suite, &mut hold.device, &options, &mut observe).await;
+    let report = hold.run(suite, cancel, &mut observe).await;
     (report, told, hold)
 }
 

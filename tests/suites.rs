@@ -114,6 +114,31 @@ fn each_mistake_in_a_step_is_told_with_its_line_and_how_to_mend_it() {
         ),
         ("{ assert = { equal = ['a'] } }", "6: test[0].steps[0].assert.equal: expected two texts, found 1"),
         ("{ assert = {} }", "6: test[0].steps[0].assert: expected one of `equal`, `contains`"),
+        (
+            "{ keyboard = ['esc', 'entr'] }",
+            "6: test[0].steps[0].keyboard: expected a key such as `enter`, `f2`, `a` or `ctrl-alt-delete`, found `entr`\n\
+             hint: did you mean `enter`?",
+        ),
+        ("{ keyboard = [] }", "6: test[0].steps[0].keyboard: expected at least one key, found none"),
+        ("{ keyboard_text = 'né' }", "6: test[0].steps[0].keyboard_text: no key of a US keyboard types `é`"),
+        (
+            "{ screenshot = 'a' }, { screenshot = 'a' }",
+            "6: test[0].steps[1].screenshot: expected a name of its own in its test, found `a` again",
+        ),
+        ("{ screenshot = '../a' }", "6: test[0].steps[0].screenshot: expected a name of letters"),
+        ("{ expect_screen = 'no.png' }", "6: test[0].steps[0].expect_screen: expected a file, found none at"),
+        (
+            "{ wait_screen = 'black' }",
+            "6: test[0].steps[0].wait_screen: expected `blank`, `drawn` or `changed`",
+        ),
+        (
+            "{ wait_screen = 'blank', tolerance = '3' }",
+            "6: test[0].steps[0].tolerance: expected a share from `0%` to `100%`, such as `0.5%`, found `3`",
+        ),
+        (
+            "{ wait_screen = 'blank', region = { width = 1, height = 1 } }",
+            "6: test[0].steps[0].region: no part of `wait_screen`\nhint: it goes with `expect_screen`",
+        ),
         ("{ exec = [] }", "6: test[0].steps[0].exec: expected a program and its arguments, found none"),
         ("{ flash = 'no.img' }", "6: test[0].steps[0].flash: expected a file, found none at `/"),
         ("", "5: test[0].steps: expected at least one step, found none"),

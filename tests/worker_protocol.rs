@@ -283,3 +283,53 @@ async fn the_serial_log_begins_anew_with_each_power_on() {
     assert!(log.contains("second") && !log.contains("first"), "{log}");
     worker.close_and_expect_nothing_left().await;
 }
+
+/// How a picture begins.
+const JPEG_BEGINS: &[u8] = &[0xff, 0xd8];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_screen_is_captured_as_numbered_pictures_and_shown_live_and_keys_are_pressed() {
+    let worker = Worker::start("generic-amd64").await;
+    let (status, text) = worker.get("/dut/capture").await;
+    assert!(status == 500 && text.contains("no capture was started"), "{text}");
+    worker.flash_selftest().await;
+    for _retry in 0..2 {
+        assert_eq!(worker.post("/dut/capture", "").await, (200, "OK".to_owned()));
+    }
+    let live = hyper::Request::get("/dut/liveStream").body(String::new()).unwrap();
+    let mut live = worker.server.send(live).await.unwrap();
+    assert_eq!(live.headers["content-type"], "multipart/x-mixed-replace; boundary=FRAME");
+    assert_eq!(worker.post("/dut/on", "").await.1, "OK");
+    let mut seen = Vec::new();
+    while !seen.windows(2).any(|two| two == JPEG_BEGINS) {
+        let piece = support::secs(60).bound(live.next()).await.unwrap().unwrap().unwrap();
+        seen.extend_from_slice(&piece);
+    }
+    assert!(seen.starts_with(b"--FRAME\r\nContent-Type: image/jpeg\r\nContent-Length: "));
+    drop(live);
+    let ran = worker.post("/dut/serial/exec", "{\"cmd\": \"uname -m\"}").await;
+    assert_eq!(ran, (200, "x86_64".to_owned()));
+    assert_eq!(worker.post("/dut/keyboard", "{\"key\": \"f7\"}").await, (200, "OK".to_owned()));
+    let (status, text) = worker.post("/dut/keyboard", "{\"key\": \"any\"}").await;
+    assert!(status == 500 && text.contains("`any`") && !text.contains('\n'), "{text}");
+    assert_eq!(worker.post("/dut/off", "").await.1, "OK");
+    let first = archived(&worker).await;
+    assert_eq!(first[..2], [".", "000001.jpg"]);
+    assert_eq!(archived(&worker).await, first, "asked again, it is the same");
+    assert_eq!(worker.post("/teardown", "").await.1, "OK");
+    assert_eq!(worker.get("/dut/capture").await.0, 500, "the next holder has no capture yet");
+    worker.close_and_expect_nothing_left().await;
+}
+
+/// The names in the archive that ends a capture, as tar unpacks it.
+async fn archived(worker: &Worker) -> Vec<String> {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("capture.tar.gz");
+    let request = hyper::Request::get("/dut/capture").body(String::new()).unwrap();
+    let answer = worker.server.send(request).await.unwrap();
+    assert_eq!(answer.status, 200);
+    std::fs::write(&path, answer.whole().await.unwrap()).unwrap();
+    let output = std::process::Command::new("tar").arg("-tzf").arg(&path).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+}

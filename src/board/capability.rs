@@ -72,11 +72,11 @@ impl Board {
         all.into_iter().filter_map(|(capability, present)| present.then_some(capability)).collect()
     }
 
-    /// What its stand-in has: QEMU plays no radios, nobody sees lights, and screens, keys and boot switches are
-    /// not played yet. Panics are told by a device that no real board has.
+    /// What its stand-in has: QEMU plays no radios, nobody sees lights, and boot switches are not played yet.
+    /// Panics are told by a device that no real board has.
     pub fn stand_in_capabilities(&self) -> Vec<Capability> {
-        use Capability::{Bluetooth, BootSwitch, Keyboard, Led, Screen, Wifi};
-        let absent = [Wifi, Bluetooth, Led, Screen, Keyboard, BootSwitch];
+        use Capability::{Bluetooth, BootSwitch, Led, Wifi};
+        let absent = [Wifi, Bluetooth, Led, BootSwitch];
         let played = self.capabilities().into_iter().filter(|capability| !absent.contains(capability));
         played.chain(self.qemu.panic_device.then_some(Capability::PanicEvent)).collect()
     }

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 pub use capability::Capability;
 pub use catalog::Catalog;
 pub use check::BoardFileError;
-pub use quantity::{ByteSize, Time};
+pub use quantity::{ByteSize, Percent, Time};
 
 /// The name under which files and people know a unit variant, such as `usb-storage`.
 ///

@@ -135,6 +135,7 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, CliError>
         board: board.clone(),
         images: host.images(),
         uploads: run.scratch().join("uploads"),
+        captures: run.scratch().join("capture"),
         flash_state: host.runs.join(format!("worker-{}.flash", plain_name(&url))),
         chunk_bytes: u64::from(chunk_mib) << 20,
         upload_limit: args.upload_limit.0,

@@ -3,8 +3,11 @@
 //! A part that is not fitted is `None`; asking for it is an error that names board and part. `lab` makes a
 //! device and closes it; everything above drives it through `&mut`.
 
+pub mod capture;
 pub mod console;
+pub mod keyboard;
 pub mod power;
+pub mod screen;
 pub mod storage;
 
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -16,7 +19,9 @@ use crate::deadline::Deadline;
 use crate::event::EventLog;
 use crate::qemu::boot_rom::BootRomError;
 use console::{Console, ConsoleError, Tap};
+use keyboard::{Keyboard, KeyboardError};
 use power::{Power, PowerError, PowerState};
+use screen::{Screen, ScreenError};
 use storage::{Storage, StorageError};
 
 /// The device under test.
@@ -31,6 +36,8 @@ pub struct Device {
     power: Power,
     /// One for each serial line; the first is the console.
     consoles: Vec<Console>,
+    screen: Option<Screen>,
+    keyboard: Option<Keyboard>,
 }
 
 /// A part that this device does not have.
@@ -69,6 +76,12 @@ pub enum DeviceError {
     /// The serial console.
     #[error(transparent)]
     Console(#[from] ConsoleError),
+    /// The screen.
+    #[error(transparent)]
+    Screen(#[from] ScreenError),
+    /// The keyboard.
+    #[error(transparent)]
+    Keyboard(#[from] KeyboardError),
     /// A log of a serial line.
     #[error("cannot write the log of a serial line")]
     ConsoleLog(#[source] std::io::Error),
@@ -84,7 +97,9 @@ impl DeviceError {
             | Self::Power(PowerError::Storage(StorageError::Unknown { .. })) => Fault::User,
             Self::Storage(StorageError::Flash { source, .. }) if source.is_users() => Fault::User,
             Self::Power(PowerError::BootRom(BootRomError::NoBoot(_))) => Fault::Dut,
+            Self::Keyboard(KeyboardError::NotRunning { .. }) => Fault::Dut,
             Self::Power(_) | Self::Storage(_) | Self::ConsoleLog(_) => Fault::Lab,
+            Self::Screen(_) | Self::Keyboard(_) => Fault::Lab,
             Self::Console(error) => error.fault(),
         }
     }
@@ -99,7 +114,9 @@ impl Device {
         power: Power,
         consoles: Vec<Console>,
     ) -> Self {
-        Self { board, events, storage, power, consoles }
+        let screen = board.screen.is_some().then(|| Screen::new(power.present(), power.scratch().to_owned()));
+        let keyboard = board.keyboard.is_some().then(|| Keyboard::new(power.present(), board.slug.clone()));
+        Self { board, events, storage, power, consoles, screen, keyboard }
     }
 
     /// What this device has: what the board has, less what its player lacks.
@@ -214,6 +231,18 @@ impl Device {
     /// Eyes and hands at the serial console, if there is one, for those who do not hold the device.
     pub fn tap(&self) -> Option<Tap> {
         self.consoles.first().map(Console::tap)
+    }
+
+    /// The screen, to look at it now or later, also while somebody else drives the device.
+    pub fn screen(&self) -> Result<Screen, NotFitted> {
+        let board = &self.board.slug;
+        self.screen.clone().ok_or_else(|| NotFitted { part: "screen", board: board.clone() })
+    }
+
+    /// The keyboard, to type on it now or later, also while somebody else drives the device.
+    pub fn keyboard(&self) -> Result<Keyboard, NotFitted> {
+        let board = &self.board.slug;
+        self.keyboard.clone().ok_or_else(|| NotFitted { part: "keyboard", board: board.clone() })
     }
 
     /// Takes the power away and closes every part; returns the first failure after all have been tried.

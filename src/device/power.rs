@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use super::storage::{Storage, StorageError};
 use crate::board::{Board, Firmware, StartsOn};
 use crate::deadline::Deadline;
@@ -18,7 +20,8 @@ use crate::io::file;
 use crate::qemu::arguments::{Accelerator, FirmwareFiles, Launch, Reach, arguments, card};
 use crate::qemu::boot_rom::{self, BootRomError, Model};
 use crate::qemu::firmware::FlashFormat;
-use crate::qemu::machine::{Machine, MachineError, Start, SystemState, command_line};
+use crate::qemu::machine::{Contact, Machine, MachineError, Start, SystemState, command_line};
+use crate::qemu::screen;
 use crate::qemu::side_door;
 use crate::sys::blocking::blocking;
 use crate::sys::serial_line::SerialLine;
@@ -111,6 +114,15 @@ pub enum PowerError {
         #[source]
         source: io::Error,
     },
+    /// A dump of the screen that was left behind cannot be removed.
+    #[error("cannot remove the dump of the screen {path}")]
+    Dump {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
     /// There is no button to press.
     #[error("{board} has no power button")]
     NoButton {
@@ -146,6 +158,8 @@ pub struct Power {
     side_door: Option<PathBuf>,
     mains: bool,
     machine: Option<Machine>,
+    /// Tells the parts that do not switch it which machine plays at present.
+    present: watch::Sender<Option<Contact>>,
 }
 
 impl Power {
@@ -172,12 +186,23 @@ impl Power {
             side_door: None,
             mains: false,
             machine: None,
+            present: watch::Sender::new(None),
         }
     }
 
     /// From the next power-on on, QEMU serves a second monitor at `path`; see [`side_door`].
     pub fn open_side_door(&mut self, path: PathBuf) {
         self.side_door = Some(path);
+    }
+
+    /// Which machine plays at present, and from then on.
+    pub fn present(&self) -> watch::Receiver<Option<Contact>> {
+        self.present.subscribe()
+    }
+
+    /// Where QEMU may write.
+    pub fn scratch(&self) -> &Path {
+        &self.scratch
     }
 
     /// What the system does, and whether mains are on.
@@ -340,6 +365,7 @@ impl Power {
         match Machine::start(start, self.events.clone(), deadline).await {
             Ok(machine) => {
                 let machine = self.machine.insert(machine);
+                self.present.send_replace(Some(machine.contact()));
                 for interface in &self.unplugged {
                     machine.set_link(&card(interface), false, deadline).await?;
                 }
@@ -367,12 +393,15 @@ impl Power {
     }
 
     async fn stop(&mut self) -> Result<(), PowerError> {
-        match self.machine.take() {
-            Some(machine) => {
-                machine.close().await?;
-                self.clear_side_door()
-            }
-            None => Ok(()),
+        self.present.send_replace(None);
+        let Some(machine) = self.machine.take() else { return Ok(()) };
+        machine.close().await?;
+        self.clear_side_door()?;
+        // A dump that nobody waited for to its end; now nobody writes it any more.
+        let path = self.scratch.join(screen::DUMP);
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(PowerError::Dump { path, source }),
+            _ => Ok(()),
         }
     }
 

@@ -7,5 +7,7 @@ pub mod file;
 pub mod http;
 pub mod image;
 pub mod partition;
+pub mod picture;
 pub mod qcow2;
 pub mod selftest;
+pub mod tar;

@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use qapi::qmp;
@@ -47,6 +47,31 @@ pub struct Machine {
     state: watch::Receiver<SystemState>,
     cut: Option<oneshot::Sender<()>>,
     watcher: JoinHandle<io::Result<()>>,
+}
+
+/// Reaches the machine from elsewhere for as long as it lives, and keeps nothing of it alive.
+#[derive(Debug, Clone)]
+pub struct Contact {
+    monitor: Weak<Monitor>,
+    state: watch::Receiver<SystemState>,
+}
+
+impl Contact {
+    /// What the system does now; `None` once the machine is closed.
+    pub fn state(&self) -> Option<SystemState> {
+        self.monitor.upgrade().map(|_| *self.state.borrow())
+    }
+
+    /// Runs a command on the machine. See [`Monitor::execute_raw`].
+    pub async fn execute_raw(
+        &self,
+        command: &str,
+        arguments: serde_json::Value,
+        deadline: Deadline,
+    ) -> Result<serde_json::Value, MonitorError> {
+        let closed = || MonitorError::Closed { command: command.to_owned() };
+        self.monitor.upgrade().ok_or_else(closed)?.execute_raw(command, arguments, deadline).await
+    }
 }
 
 /// What the system in the machine does.
@@ -154,6 +179,11 @@ impl Machine {
         child::spawn(command, inherited).await.map_err(failed)
     }
 
+    /// A way to reach it from elsewhere.
+    pub fn contact(&self) -> Contact {
+        Contact { monitor: Arc::downgrade(&self.monitor), state: self.state.clone() }
+    }
+
     /// What the system does now, as far as QMP has said.
     pub fn state(&self) -> SystemState {
         *self.state.borrow()
@@ -202,6 +232,7 @@ impl Machine {
             Ok(ended) => ended.map_err(MachineError::End)?,
             Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
         }
+        // A contact that waits for an answer holds it too: it learns that none comes, and the reader has ended.
         if let Ok(monitor) = Arc::try_unwrap(self.monitor) {
             monitor.closed().await;
         }

@@ -13,4 +13,5 @@ pub mod machine;
 pub mod monitor;
 pub mod needs;
 pub mod package;
+pub mod screen;
 pub mod side_door;

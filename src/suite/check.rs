@@ -1,5 +1,7 @@
 //! From a suite's text to a [`Suite`] that makes sense, or every complaint at once. Reads, and leaves nothing.
 
+pub(super) mod screen;
+
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
@@ -37,7 +39,8 @@ pub fn parse(source: &str, text: &str, dir: Option<&Path>) -> Result<Suite, Docu
     let Some(file) = document.read::<SuiteFile>() else {
         return Err(document.finish().expect_err("a file that cannot be read has a complaint"));
     };
-    let mut check = Check { document, dir, known: BTreeSet::new(), of_test: BTreeSet::new() };
+    let mut check =
+        Check { document, dir, known: BTreeSet::new(), of_test: BTreeSet::new(), shots: BTreeSet::new() };
     let suite = check.suite(source, file);
     check.document.finish()?;
     Ok(suite)
@@ -52,6 +55,8 @@ struct Check<'t, 'd> {
     known: BTreeSet<String>,
     /// Variables that earlier steps of the test in hand have set.
     of_test: BTreeSet<String>,
+    /// Screenshots that earlier steps of the test in hand have taken.
+    shots: BTreeSet<String>,
 }
 
 impl Check<'_, '_> {
@@ -95,6 +100,7 @@ impl Check<'_, '_> {
 
     fn test(&mut self, key: &str, file: TestFile) -> Test {
         self.of_test.clear();
+        self.shots.clear();
         let title = self.title(&format!("{key}.title"), file.title);
         let deadline = self.time(&format!("{key}.deadline"), file.deadline).unwrap_or(TEST_DEADLINE);
         let mut needs: BTreeSet<Capability> = file.needs.into_iter().collect();
@@ -158,6 +164,11 @@ impl Check<'_, '_> {
                 Action::LogIn
             }
             "wait_event" => self.wait_event(key, &file.wait_event?, file.by)?,
+            "keyboard" => Action::Keyboard(self.keys(&inner, file.keyboard?)),
+            "keyboard_text" => Action::Keyboard(self.keyboard_text(&inner, &file.keyboard_text?)),
+            "screenshot" => Action::Screen(self.shot(&inner, file.screenshot?)),
+            "expect_screen" => Action::Screen(self.expect_screen(key, &file)?),
+            "wait_screen" => Action::Screen(self.wait_screen(file.wait_screen?, file.tolerance)),
             "assert" => Action::Assert(self.assertion(&inner, file.assert?)?),
             "exec" => {
                 let words = file.exec?;
@@ -355,7 +366,7 @@ impl Check<'_, '_> {
     }
 }
 
-const VERBS: [&str; 12] = [
+const VERBS: [&str; 17] = [
     "power",
     "link",
     "flash",
@@ -366,12 +377,17 @@ const VERBS: [&str; 12] = [
     "run",
     "login",
     "wait_event",
+    "keyboard",
+    "keyboard_text",
+    "screenshot",
+    "expect_screen",
+    "wait_screen",
     "assert",
     "exec",
 ];
 
 /// Which verbs each option goes with.
-const OPTIONS: [(&str, &[&str]); 8] = [
+const OPTIONS: [(&str, &[&str]); 10] = [
     ("interface", &["link"]),
     (
         "within",
@@ -386,6 +402,11 @@ const OPTIONS: [(&str, &[&str]); 8] = [
             "run",
             "login",
             "wait_event",
+            "keyboard",
+            "keyboard_text",
+            "screenshot",
+            "expect_screen",
+            "wait_screen",
             "exec",
         ],
     ),
@@ -395,4 +416,6 @@ const OPTIONS: [(&str, &[&str]); 8] = [
     ("output_regex", &["run"]),
     ("save", &["run"]),
     ("by", &["wait_event"]),
+    ("region", &["expect_screen"]),
+    ("tolerance", &["expect_screen", "wait_screen"]),
 ];

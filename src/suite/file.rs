@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::board::{Capability, Time};
+use super::screen::Look;
+use crate::board::{Capability, Percent, Time};
 use crate::device::power::PowerState;
 use crate::event::{EventKind, Origin};
 
@@ -88,6 +89,16 @@ pub struct StepFile {
     /// Waits for an event, such as `halt`.
     #[schemars(extend("enum" = EventKind::NAMES))]
     pub wait_event: Option<String>,
+    /// Presses these keys on the keyboard, one after the other, such as `enter`, `f2` or `ctrl-alt-delete`.
+    pub keyboard: Option<Vec<String>>,
+    /// Types this text on the keyboard, with US layout.
+    pub keyboard_text: Option<String>,
+    /// Keeps what the screen shows as a PNG of this name in the run directory.
+    pub screenshot: Option<String>,
+    /// Waits until the screen shows this picture: a PNG, by its path relative to this file.
+    pub expect_screen: Option<String>,
+    /// Waits until the screen is blank, drawn on, or another than before.
+    pub wait_screen: Option<Look>,
     /// Compares values, or says what state the DUT must be in.
     pub assert: Option<AssertFile>,
     /// Runs a program on the host, without a shell; it passes with exit status 0.
@@ -95,6 +106,11 @@ pub struct StepFile {
 
     /// The network interface whose `link` changes, by its name in the board's file; the first if left out.
     pub interface: Option<String>,
+    /// The part of the screen that `expect_screen` compares; all of it if left out.
+    pub region: Option<RegionFile>,
+    /// The share of the pixels that may differ for `expect_screen`, `0%` if left out; up to which nothing counts as
+    /// drawn or changed for `wait_screen`, `0.05%` if left out.
+    pub tolerance: Option<Percent>,
     /// How long the step may take; `60s` if left out, for `flash` and `exec` what is left of the test's time.
     pub within: Option<Time>,
     /// Variables that are set to groups of `expect_regex`, as in `{ address = "1" }`; they hold until the test ends.
@@ -110,6 +126,25 @@ pub struct StepFile {
     pub save: Option<String>,
     /// Who must have asked for the `halt` or `reset` that is waited for.
     pub by: Option<Origin>,
+}
+
+/// A part of the screen, in pixels.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(!default)]
+pub struct RegionFile {
+    /// The first column; 0 is the left one.
+    #[serde(default)]
+    pub x: u32,
+    /// The first row; 0 is the top one.
+    #[serde(default)]
+    pub y: u32,
+    /// How many columns.
+    #[schemars(required)]
+    pub width: Option<u32>,
+    /// How many rows.
+    #[schemars(required)]
+    pub height: Option<u32>,
 }
 
 /// What can be done to the power of a DUT.

@@ -11,6 +11,7 @@ pub mod outcome;
 mod program;
 pub mod progress;
 pub mod run;
+pub mod screen;
 mod step;
 pub mod template;
 
@@ -22,6 +23,7 @@ use crate::board::{Capability, word};
 use crate::device::power::PowerState;
 use crate::event::Origin;
 
+use self::screen::{KeyboardStep, ScreenStep};
 use self::template::{Template, Values};
 
 pub use self::file::PowerVerb;
@@ -120,6 +122,10 @@ pub enum Action {
         /// Who must have asked for it.
         by: Option<Origin>,
     },
+    /// Types on the keyboard.
+    Keyboard(KeyboardStep),
+    /// Looks at the screen.
+    Screen(ScreenStep),
     /// Says what must be true.
     Assert(Assertion),
     /// Runs a program on the host.
@@ -207,6 +213,8 @@ impl Action {
                 Some(Capability::Serial)
             }
             Self::Run(_) | Self::LogIn => Some(Capability::Serial),
+            Self::Keyboard(_) => Some(Capability::Keyboard),
+            Self::Screen(_) => Some(Capability::Screen),
             Self::WaitEvent { name: "panic", .. } => Some(Capability::PanicEvent),
             Self::WaitEvent { name: "watchdog", .. } => Some(Capability::Watchdog),
             Self::Power(_) | Self::Flash(_) | Self::WaitEvent { .. } | Self::Assert(_) | Self::Exec(_) => {
@@ -220,6 +228,8 @@ impl Action {
         match self {
             Self::Expect(text) | Self::Send(text) | Self::SendKeys(text) => vec![text],
             Self::ExpectRegex { regex, .. } => vec![regex],
+            Self::Keyboard(KeyboardStep::Text(text)) => vec![text],
+            Self::Keyboard(KeyboardStep::Keys(_)) | Self::Screen(_) => Vec::new(),
             Self::Run(run) => [Some(&run.command), run.output.as_ref(), run.output_regex.as_ref()]
                 .into_iter()
                 .flatten()
@@ -256,6 +266,8 @@ impl fmt::Display for Action {
             Self::LogIn => f.write_str("login"),
             Self::WaitEvent { name, by: None } => write!(f, "wait for event {name}"),
             Self::WaitEvent { name, by: Some(by) } => write!(f, "wait for event {name} by {}", word(by)),
+            Self::Keyboard(step) => step.fmt(f),
+            Self::Screen(step) => step.fmt(f),
             Self::Assert(Assertion::Equal(left, right)) => {
                 write!(f, "assert {} equals {}", quoted(left), quoted(right))
             }

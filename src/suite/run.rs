@@ -145,6 +145,7 @@ impl Runner<'_> {
             values: self.values.clone(),
             heed_from: self.heed_from,
             acted_at: first_event,
+            screen_before: step::screen::Before::of(test),
             evidence: Vec::new(),
             prefix: format!("{}-{number}", file_name(&self.suite.title)),
         };

@@ -1,5 +1,7 @@
 //! Performs one step of a test on the device.
 
+pub(super) mod screen;
+
 use std::error::Error;
 use std::path::PathBuf;
 
@@ -30,6 +32,8 @@ pub(super) struct Scene<'a> {
     /// that a step has waited for since. `wait_event` counts from here: it cannot miss what that step caused,
     /// and an event of before, or one that was found already, does not satisfy it.
     pub acted_at: usize,
+    /// What the screen showed before the last step that did something.
+    pub screen_before: screen::Before,
     /// Files that the steps have left, relative to the run directory.
     pub evidence: Vec<PathBuf>,
     /// Begins the names of those files.
@@ -80,6 +84,7 @@ pub(super) async fn perform(
 ) -> Result<(), StepError> {
     if acts(action) {
         scene.acted_at = scene.device.events.len();
+        scene.look_before(deadline).await?;
     }
     match action {
         Action::Power(verb) => power(scene.device, *verb, deadline).await,
@@ -119,6 +124,8 @@ pub(super) async fn perform(
             Ok(scene.keyboard()?.log_in(&login, deadline).await?)
         }
         Action::WaitEvent { name, by } => wait_event(scene, name, *by, deadline).await,
+        Action::Keyboard(step) => screen::keyboard(scene, step, deadline).await,
+        Action::Screen(step) => screen::perform(scene, step, deadline).await,
         Action::Assert(assertion) => assert(scene, assertion),
         Action::Exec(_) => unreachable!("a program is performed by `exec`"),
     }
@@ -132,6 +139,7 @@ pub(super) async fn exec(
     cancelled: impl Future<Output = ()>,
 ) -> Result<(), StepError> {
     scene.acted_at = scene.device.events.len();
+    scene.look_before(deadline).await?;
     let words = words.iter().map(|word| scene.fill(word)).collect::<Result<Vec<_>, _>>()?;
     let forwards = scene.device.forwards(deadline).await?;
     let mut environment = vec![
@@ -173,10 +181,11 @@ fn acts(action: &Action) -> bool {
     match action {
         Action::Power(_) | Action::Link { .. } | Action::Flash(_) => true,
         Action::Send(_) | Action::SendKeys(_) => true,
-        Action::Run(_) | Action::LogIn | Action::Exec(_) => true,
+        Action::Run(_) | Action::LogIn | Action::Exec(_) | Action::Keyboard(_) => true,
         Action::Expect(_) | Action::ExpectRegex { .. } | Action::WaitEvent { .. } | Action::Assert(_) => {
             false
         }
+        Action::Screen(_) => false,
     }
 }
 

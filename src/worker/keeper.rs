@@ -13,7 +13,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::device::console::Tap;
+use crate::device::keyboard::Keyboard;
 use crate::device::power::PowerState;
+use crate::device::screen::Screen;
 use crate::device::{Device, DeviceError};
 use crate::event::EventLog;
 use crate::lab::OpenError;
@@ -47,6 +49,10 @@ pub struct Handles {
     pub address: Option<Ipv4Addr>,
     /// Its first serial line, to look on and to type.
     pub console: Option<Tap>,
+    /// Its screen, if it has one.
+    pub screen: Option<Screen>,
+    /// Its keyboard, if it has one.
+    pub keyboard: Option<Keyboard>,
     /// Where its logs are.
     pub evidence: PathBuf,
 }
@@ -292,6 +298,8 @@ fn handles(hold: u64, opened: &Opened) -> Handles {
         events: device.events.clone(),
         address: device.address().ok(),
         console: device.tap(),
+        screen: device.screen().ok(),
+        keyboard: device.keyboard().ok(),
         evidence: evidence.clone(),
     }
 }

@@ -21,6 +21,7 @@ use crate::device::DeviceError;
 use keeper::{Keeper, Open};
 use lease::Lease;
 use leviathan::flash::Flash;
+use leviathan::screen::Views;
 use leviathan::upload::Upload;
 
 /// How a worker behaves.
@@ -32,6 +33,8 @@ pub struct Settings {
     pub images: PathBuf,
     /// Where uploads are put, and nothing else is.
     pub uploads: PathBuf,
+    /// Where the pictures of a capture are put, and nothing else is.
+    pub captures: PathBuf,
     /// Where it is written down that a flash is under way; outlives the worker, so that the next one knows.
     pub flash_state: PathBuf,
     /// The length of an uploaded piece in bytes, as the client is told.
@@ -60,6 +63,7 @@ pub struct Worker {
     lease: Lease,
     upload: Upload,
     flash: Flash,
+    views: Views,
 }
 
 impl Worker {
@@ -69,7 +73,8 @@ impl Worker {
         let upload = Upload::new(settings.uploads.clone(), settings.chunk_bytes, settings.upload_limit);
         let keeper = Keeper::start(open)?;
         let lease = Lease::new(settings.heartbeat);
-        Ok(Arc::new(Self { settings, keeper, lease, upload, flash }))
+        let views = Views::new(settings.captures.clone());
+        Ok(Arc::new(Self { settings, keeper, lease, upload, flash, views }))
     }
 
     /// Tears down what a holder left who has not been heard of for too long; never ends.
@@ -93,10 +98,12 @@ impl Worker {
     /// what did. With a generation, only if that holder still has it.
     async fn teardown(&self, generation: Option<u64>) -> Vec<String> {
         let Some(freeing) = self.lease.begin_freeing(generation).await else { return Vec::new() };
+        let captured = self.views.clear().await;
         let mut failures = match self.keeper.renew().await {
             Ok(failures) => failures,
             Err(error) => vec![crate::message::chain(&error)],
         };
+        failures.extend(captured);
         self.upload.clear();
         failures.extend(self.flash.forget().err().map(|error| crate::message::chain(&error)));
         for failure in &failures {
@@ -108,6 +115,10 @@ impl Worker {
 
     /// Closes the device; a flash that was under way is cut and needs no mention to the next worker.
     pub async fn close(&self) -> Result<(), CloseError> {
+        if let Some(failure) = self.views.clear().await {
+            tracing::error!(failure, "a capture was not ended well");
+        }
+        self.upload.clear();
         let closed = self.keeper.close().await;
         self.flash.forget()?;
         Ok(closed?)

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use standin::board::{Board, Catalog};
+use standin::board::{Board, Catalog, KeyboardSocket, Screen, ScreenConnector, ScreenDevice};
 use standin::deadline::Deadline;
 use standin::device::Device;
 use standin::device::console::Pattern;
@@ -19,7 +19,12 @@ use standin::io::selftest::SELFTEST_IMAGE;
 use standin::lab::player::{AcceleratorChoice, Host, choose};
 use standin::lab::{Places, open_stand_in};
 use standin::qemu::arguments::Accelerator;
+use standin::suite::Suite;
+use standin::suite::outcome::SuiteReport;
+use standin::suite::progress::Observer;
+use standin::suite::run::{Options, run};
 use tempfile::TempDir;
+use tokio::sync::watch;
 
 /// A stand-in and the directory that all of its files lie in.
 pub struct Hold {
@@ -33,6 +38,10 @@ pub fn secs(seconds: u64) -> Deadline {
 
 /// A stand-in of the SeaBIOS PC under TCG, off and blank.
 pub fn seabios_pc(forwards: Vec<u16>) -> Hold {
+    seabios(Catalog::load(None).unwrap().board("pc-seabios").unwrap(), forwards)
+}
+
+fn seabios(board: Arc<Board>, forwards: Vec<u16>) -> Hold {
     let player = Player {
         program: "qemu-system-x86_64".into(),
         accelerator: Accelerator::Tcg,
@@ -40,8 +49,16 @@ pub fn seabios_pc(forwards: Vec<u16>) -> Hold {
         firmware: InstalledFirmware::None,
     };
     let dir = tempfile::tempdir().unwrap();
-    let board = Catalog::load(None).unwrap().board("pc-seabios").unwrap();
     Hold { device: open(dir.path(), board, player, forwards), dir }
+}
+
+/// The same with a VGA screen and a PS/2 keyboard: SeaBIOS draws on it within a quarter of a second, says that there
+/// is nothing to boot, and resets on Ctrl-Alt-Delete.
+pub fn seabios_pc_with_screen() -> Hold {
+    let mut board = (*Catalog::load(None).unwrap().board("pc-seabios").unwrap()).clone();
+    board.screen = Some(Screen { connector: ScreenConnector::Vga, device: ScreenDevice::Vga });
+    board.keyboard = Some(KeyboardSocket::Ps2);
+    seabios(Arc::new(board), Vec::new())
 }
 
 /// A stand-in of any board, off and blank, as this host plays it under TCG.
@@ -76,6 +93,25 @@ impl Hold {
 
     pub async fn type_line(&mut self, line: &str) {
         self.device.console().unwrap().send_line(line, secs(5)).await.unwrap();
+    }
+
+    /// Runs a suite on it.
+    pub async fn run(
+        &mut self,
+        suite: &Suite,
+        cancel: watch::Receiver<bool>,
+        observer: Observer<'_>,
+    ) -> SuiteReport {
+        let image = self.selftest();
+        let options = Options {
+            image: Some(&image),
+            fail_fast: None,
+            run_dir: self.dir.path(),
+            images: self.dir.path(),
+            backend: "stand-in",
+            cancel,
+        };
+        run(suite, &mut self.device, &options, observer).await
     }
 
     /// Closes the device and proves that no process uses its files any more.

@@ -7,7 +7,7 @@ mod direct;
 mod dut;
 pub mod flash;
 mod hold;
-mod screen;
+pub mod screen;
 mod spool;
 pub mod upload;
 
@@ -42,8 +42,8 @@ pub fn router(worker: Arc<Worker>) -> Router {
         .route("/dut/serial", get(dut::serial))
         .route("/dut/serial/exec", post(dut::serial_exec))
         .route("/dut/keyboard", post(screen::keyboard))
-        .route("/dut/capture", post(screen::no_screen).get(screen::no_screen))
-        .route("/dut/liveStream", get(screen::no_screen))
+        .route("/dut/capture", post(screen::start_capture).get(screen::stop_capture))
+        .route("/dut/liveStream", get(screen::live_stream))
         .route("/dut/sendImage/chunkSize", get(upload::chunk_size))
         .route("/dut/sendImage", post(upload::send_image))
         .route("/dut/flashImage", post(flash::flash_image))
