@@ -38,7 +38,7 @@ async fn leviathans_own_class_drives_a_stand_in() {
         return;
     };
     let checkout = std::fs::canonicalize(checkout).unwrap();
-    let worker = Worker::start_on_tcp(&["pc-seabios"], &[]).await;
+    let worker = Worker::start_on_tcp(&["generic-amd64"], &[]).await;
     let place = tempfile::tempdir().unwrap();
     let raw = place.path().join("os.img");
     std::fs::write(&raw, image(128)).unwrap();
@@ -63,9 +63,11 @@ async fn leviathans_own_class_drives_a_stand_in() {
     };
     assert_eq!(value("reserve"), "OK");
     assert_eq!(value("contract")["workerType"], "qemu");
-    for done in ["network", "off before", "flash", "flash again", "on", "off", "off again", "teardown"] {
+    for done in ["network", "off before", "flash", "flash again", "off", "off again", "teardown", "on"] {
         assert_eq!(value(done), Value::Null, "{done}");
     }
+    assert_eq!(value("capture"), "OK");
+    assert_eq!(value("captured")[0], "000001.jpg");
     assert_eq!(value("serial exec"), "x86_64");
     assert_eq!(value("serial number"), json!(0), "the class reads JSON out of any answer");
     assert!(value("ip").as_str().unwrap().starts_with("127."));
@@ -73,6 +75,5 @@ async fn leviathans_own_class_drives_a_stand_in() {
     assert!(value("serial").as_str().unwrap().contains("uname -m"));
     assert_eq!(value("serial after"), value("serial"), "also after the teardown");
     assert_eq!(value("state"), "IDLE");
-    assert!(steps["capture"]["error"].as_str().unwrap().contains("has no screen"), "{}", steps["capture"]);
     worker.close_and_expect_nothing_left().await;
 }

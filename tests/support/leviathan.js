@@ -4,6 +4,7 @@
 
 const [checkout, port, image] = process.argv.slice(2);
 const dns = require('dns');
+const fs = require('fs');
 const Module = require('module');
 const path = require('path');
 
@@ -11,11 +12,15 @@ const path = require('path');
 const lookup = dns.lookup;
 dns.lookup = (host, options, done) => lookup(host === 'worker' ? '127.0.0.1' : host, options, done);
 
+// The class unpacks captures into /tmp/capture. Here they go into the folder that we work in.
+const here = (name, loaded) =>
+	name === 'tar-fs' ? { ...loaded, extract: (_, ...rest) => loaded.extract('capture', ...rest) } : loaded;
+
 // The class loads balena's SDK for workers behind balena's cloud. This one is not, so it may be missing.
 const load = Module._load;
 Module._load = function (name, ...rest) {
 	try {
-		return load.call(this, name, ...rest);
+		return here(name, load.call(this, name, ...rest));
 	} catch (error) {
 		if (name === 'balena-sdk' && error.code === 'MODULE_NOT_FOUND') {
 			return { getSdk: () => { throw new Error('balena-sdk is not installed'); } };
@@ -30,7 +35,7 @@ const quiet = { log: () => {}, status: () => {}, info: () => {} };
 // The class says each request on stdout, where only our lines go.
 const say = console.log.bind(console);
 console.log = () => {};
-const worker = new Worker('pc-seabios', quiet, url, 'root', '/tmp/id');
+const worker = new Worker('generic-amd64', quiet, url, 'root', '/tmp/id');
 
 async function step(name, work) {
 	const begun = Date.now();
@@ -53,12 +58,16 @@ const get = async path => (await fetch(`${url}${path}`)).text();
 	await step('off before', () => worker.off());
 	await step('flash', () => worker.flash(image));
 	await step('flash again', () => worker.flash(image));
+	await step('capture', () => worker.capture('start'));
 	await step('on', () => worker.on());
 	await step('serial exec', () => worker.executeCommandInHostOS('uname -m', 'serial'));
 	await step('serial number', () => worker.executeCommandInHostOS('echo 0', 'serial'));
 	await step('ip', () => worker.ip('abc1234.local'));
 	await step('diagnostics', () => worker.diagnostics());
-	await step('capture', () => worker.capture('start'));
+	await step('captured', async () => {
+		await worker.capture('stop');
+		return fs.readdirSync('capture').sort();
+	});
 	await step('serial', () => worker.fetchSerial());
 	await step('off', () => worker.off());
 	await step('off again', () => worker.off());

@@ -202,9 +202,10 @@ pub(super) async fn flash_uploaded(worker: Arc<Worker>, under_way: UnderWay) {
         Ok(image) => {
             let images = worker.settings.images.clone();
             let given = CLIENT_ASKS_EVERY * worker.settings.flash_tries.saturating_sub(1).max(1);
+            let deadline = Deadline::after(given);
             let progress = worker.flash.progress.clone();
             let work = worker.keeper.perform("flash", move |device| {
-                Box::pin(async move { flash(device, image, images, progress, Deadline::after(given)).await })
+                Box::pin(async move { flash(device, image, images, progress, deadline).await })
             });
             work.await.unwrap_or_else(|cut| Err(cut.to_string()))
         }
