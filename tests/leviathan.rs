@@ -7,7 +7,8 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::process::Command;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 use standin::io::selftest::SELFTEST_IMAGE;
@@ -31,36 +32,108 @@ fn image(mib: usize) -> Vec<u8> {
     image
 }
 
+/// What came of each of the class's calls.
+struct Steps {
+    said: String,
+    by_name: BTreeMap<String, Value>,
+}
+
+impl Steps {
+    /// Drives `worker` through a whole conversation; with a name and an agent, also over SSH.
+    async fn of(worker: &Worker, image: &Path, name: Option<&str>, agent: Option<&Path>) -> Self {
+        let checkout = std::env::var_os("STANDIN_LEVIATHAN").unwrap();
+        let port = worker.server.to_string().rsplit(':').next().unwrap().to_owned();
+        let mut node = Command::new("node");
+        node.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/leviathan.js"));
+        node.arg(std::fs::canonicalize(checkout).unwrap()).arg(port).arg(image).args(name);
+        node.current_dir(image.parent().unwrap()).envs(agent.map(|path| ("SSH_AUTH_SOCK", path)));
+        let output = tokio::task::spawn_blocking(move || node.output().unwrap()).await.unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let complained = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}\n{complained}\n{}", worker.stderr());
+        println!("{said}");
+        let steps = said.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let by_name = steps.map(|step| (step["step"].as_str().unwrap().to_owned(), step)).collect();
+        Self { said, by_name }
+    }
+
+    /// What a call returned; it must not have failed.
+    fn value(&self, step: &str) -> Value {
+        let told = self.by_name.get(step).unwrap_or_else(|| panic!("{step} is missing: {}", self.said));
+        assert!(told.get("error").is_none(), "{told}");
+        told.get("value").cloned().unwrap_or_default()
+    }
+}
+
+fn is_given(variables: &[&str]) -> bool {
+    let missing: Vec<_> = variables.iter().filter(|name| std::env::var_os(name).is_none()).collect();
+    if !missing.is_empty() {
+        println!("NOT RUN: {missing:?} not set (docs/worker.md)");
+    }
+    missing.is_empty()
+}
+
+fn run(program: &str, arguments: &[&str]) {
+    let output = Command::new(program).args(arguments).output();
+    let output = output.unwrap_or_else(|error| panic!("cannot run {program}: {error}"));
+    assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// An SSH agent that ends with the test, as leviathan's core has one.
+struct Agent(std::process::Child);
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leviathans_own_class_reaches_the_reference_os_over_ssh() {
+    if !is_given(&["STANDIN_LEVIATHAN", "STANDIN_REFERENCE_OS"]) {
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    let at = |name: &str| place.path().join(name).to_str().unwrap().to_owned();
+    run("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-f", &at("key")]);
+    let key = std::fs::read_to_string(at("key.pub")).unwrap();
+    let config = json!({ "uuid": format!("c0ffee5{:025}", 0), "os": { "sshKeys": [key.trim()] } });
+    std::fs::write(at("config.json"), config.to_string()).unwrap();
+    let built = std::env::var("STANDIN_REFERENCE_OS").unwrap();
+    run("cp", &["--sparse=always", &built, &at("os.img")]);
+    // The boot partition begins at 1 MiB.
+    run("mcopy", &["-o", "-i", &format!("{}@@1M", at("os.img")), &at("config.json"), "::config.json"]);
+    let socket = place.path().join("agent");
+    let agent = Command::new("ssh-agent").arg("-D").arg("-a").arg(&socket).stdout(Stdio::null()).spawn();
+    let _agent = Agent(agent.unwrap());
+    let deadline = support::secs(30);
+    while !socket.exists() {
+        assert!(!deadline.is_past(), "the agent did not begin");
+    }
+    let added = Command::new("ssh-add").arg("-q").arg(at("key")).env("SSH_AUTH_SOCK", &socket).status();
+    assert!(added.unwrap().success());
+
+    let worker = Worker::start_on_tcp(&["generic-amd64"], &[]).await;
+    let image = place.path().join("os.img");
+    let steps = Steps::of(&worker, &image, Some("c0ffee5.local"), Some(&socket)).await;
+    assert_eq!(steps.value("ssh"), "c0ffee5");
+    assert_eq!(steps.value("serial exec"), "x86_64");
+    assert_eq!(steps.value("teardown"), Value::Null);
+    worker.close_and_expect_nothing_left().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn leviathans_own_class_drives_a_stand_in() {
-    let Some(checkout) = std::env::var_os("STANDIN_LEVIATHAN") else {
-        println!("NOT RUN: STANDIN_LEVIATHAN names no checkout of leviathan (docs/worker.md)");
+    if !is_given(&["STANDIN_LEVIATHAN"]) {
         return;
-    };
-    let checkout = std::fs::canonicalize(checkout).unwrap();
+    }
     let worker = Worker::start_on_tcp(&["generic-amd64"], &[]).await;
     let place = tempfile::tempdir().unwrap();
     let raw = place.path().join("os.img");
     std::fs::write(&raw, image(128)).unwrap();
-    let port = worker.server.to_string().rsplit(':').next().unwrap().to_owned();
-    let driver = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/support/leviathan.js");
-    let mut node = Command::new("node");
-    node.arg(driver).arg(checkout).arg(port).arg(&raw).current_dir(place.path());
-    let output = tokio::task::spawn_blocking(move || node.output().unwrap()).await.unwrap();
-    let (said, complained) =
-        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{said}\n{complained}\n{}", worker.stderr());
-    println!("{said}");
-    let steps: BTreeMap<String, Value> = said
-        .lines()
-        .map(|line| serde_json::from_str::<Value>(line).unwrap())
-        .map(|step| (step["step"].as_str().unwrap().to_owned(), step))
-        .collect();
-    let value = |step: &str| {
-        let told = steps.get(step).unwrap_or_else(|| panic!("{step} is missing: {said}"));
-        assert!(told.get("error").is_none(), "{told}");
-        told.get("value").cloned().unwrap_or_default()
-    };
+    let steps = Steps::of(&worker, &raw, None, None).await;
+    let value = |step| steps.value(step);
     assert_eq!(value("reserve"), "OK");
     assert_eq!(value("contract")["workerType"], "qemu");
     for done in ["network", "off before", "flash", "flash again", "off", "off again", "teardown", "on"] {

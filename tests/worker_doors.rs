@@ -312,5 +312,16 @@ async fn programs_that_watch_qemu_themselves_have_a_monitor_of_their_own_while_t
     let (status, text) = next.post("/dut/on", "").await;
     assert!(status == 500 && text.contains("something else is there"), "{text}");
     assert_eq!(std::fs::read(&path).unwrap(), b"mine");
+    // What a teardown cannot do is told, and the worker is free all the same.
+    std::fs::remove_file(&path).unwrap();
+    take(&next).await;
+    next.flash_selftest().await;
+    assert_eq!(next.post("/dut/on", "").await.1, "OK");
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&path, "mine").unwrap();
+    let (status, text) = next.post("/teardown", "").await;
+    assert!(status == 200 && text.starts_with("OK, but: cannot clear"), "{status} {text}");
+    assert_eq!(next.get("/state").await.1, "IDLE");
+    assert_eq!(support::processes_with(next.dir.path()).len(), 1, "QEMU is gone");
     next.close_and_expect_nothing_left().await;
 }

@@ -1,8 +1,9 @@
-// Drives a worker with leviathan's own class, as leviathan's core does: node leviathan.js CHECKOUT PORT IMAGE.
+// Drives a worker with leviathan's own class, as leviathan's core does: node leviathan.js CHECKOUT PORT IMAGE [NAME].
+// With the name by which a system is known in its network, commands go to it over SSH, too.
 // Prints a line of JSON for each call: its name, how long it took and what came of it.
 'use strict';
 
-const [checkout, port, image] = process.argv.slice(2);
+const [checkout, port, image, name] = process.argv.slice(2);
 const dns = require('dns');
 const fs = require('fs');
 const Module = require('module');
@@ -13,16 +14,16 @@ const lookup = dns.lookup;
 dns.lookup = (host, options, done) => lookup(host === 'worker' ? '127.0.0.1' : host, options, done);
 
 // The class unpacks captures into /tmp/capture. Here they go into the folder that we work in.
-const here = (name, loaded) =>
-	name === 'tar-fs' ? { ...loaded, extract: (_, ...rest) => loaded.extract('capture', ...rest) } : loaded;
+const here = (wanted, loaded) =>
+	wanted === 'tar-fs' ? { ...loaded, extract: (_, ...rest) => loaded.extract('capture', ...rest) } : loaded;
 
 // The class loads balena's SDK for workers behind balena's cloud. This one is not, so it may be missing.
 const load = Module._load;
-Module._load = function (name, ...rest) {
+Module._load = function (wanted, ...rest) {
 	try {
-		return here(name, load.call(this, name, ...rest));
+		return here(wanted, load.call(this, wanted, ...rest));
 	} catch (error) {
-		if (name === 'balena-sdk' && error.code === 'MODULE_NOT_FOUND') {
+		if (wanted === 'balena-sdk' && error.code === 'MODULE_NOT_FOUND') {
 			return { getSdk: () => { throw new Error('balena-sdk is not installed'); } };
 		}
 		throw error;
@@ -37,7 +38,7 @@ const say = console.log.bind(console);
 console.log = () => {};
 const worker = new Worker('generic-amd64', quiet, url, 'root', '/tmp/id');
 
-async function step(name, work) {
+async function step(title, work) {
 	const begun = Date.now();
 	let outcome;
 	try {
@@ -45,7 +46,7 @@ async function step(name, work) {
 	} catch (error) {
 		outcome = { error: String(error.message) };
 	}
-	say(JSON.stringify({ step: name, ms: Date.now() - begun, ...outcome }));
+	say(JSON.stringify({ step: title, ms: Date.now() - begun, ...outcome }));
 }
 
 const get = async path => (await fetch(`${url}${path}`)).text();
@@ -60,6 +61,10 @@ const get = async path => (await fetch(`${url}${path}`)).text();
 	await step('flash again', () => worker.flash(image));
 	await step('capture', () => worker.capture('start'));
 	await step('on', () => worker.on());
+	if (name) {
+		const patience = { max_tries: 300, interval: 1000 };
+		await step('ssh', () => worker.executeCommandInHostOS('hostname', name, patience));
+	}
 	await step('serial exec', () => worker.executeCommandInHostOS('uname -m', 'serial'));
 	await step('serial number', () => worker.executeCommandInHostOS('echo 0', 'serial'));
 	await step('ip', () => worker.ip('abc1234.local'));
