@@ -156,6 +156,28 @@ async fn clients_that_stall_do_not_keep_others_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_takes_nothing_of_its_answer_is_given_up() {
+    let worker = Worker::start_with(dir(), &["pc-seabios", "--idle-limit", "1s"], &[]).await;
+    worker.flash_selftest().await;
+    assert_eq!(worker.post("/dut/on", "").await.1, "OK");
+    // More than a socket holds by itself.
+    let lines = 10_000;
+    let (status, filled) = worker.post("/dut/serial/exec", format!("{{\"cmd\": \"fill {lines}\"}}")).await;
+    assert!(status == 200 && filled.len() > lines * 80, "{status}: {} bytes", filled.len());
+    let whole = worker.get("/dut/serial").await.1.len();
+    let mut slow = worker.connect().await;
+    slow.write_all(b"GET /dut/serial HTTP/1.1\r\nhost: worker\r\nconnection: close\r\n\r\n").await.unwrap();
+    // sleep: being slow is what is tested; this is longer than the limit.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let mut heard = Vec::new();
+    // Cut off, in one way or the other.
+    let _ = slow.read_to_end(&mut heard).await;
+    assert!(!heard.is_empty() && heard.len() < whole, "{} of {whole} bytes", heard.len());
+    assert_eq!(worker.get("/state").await.1, "IDLE");
+    worker.close_and_expect_nothing_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn variables_of_leviathan_worker_are_another_spelling() {
     let variables = [
         ("WORKER_TYPE", "qemu"),
@@ -281,7 +303,7 @@ async fn programs_that_watch_qemu_themselves_have_a_monitor_of_their_own_while_t
         let mut watcher = Watcher::connect(&path).await;
         // Our own control goes on beside it.
         assert_eq!(worker.post("/dut/serial/exec", "{\"cmd\": \"true\"}").await.0, 200);
-        worker.post("/dut/serial/exec", "{\"cmd\": \"reboot\"}").await;
+        watcher.say("{\"execute\":\"system_reset\"}").await;
         watcher.hear("\"RESET\"").await;
     }
     assert_eq!(worker.post("/dut/off", "").await.1, "OK");
