@@ -64,7 +64,10 @@ const WITHOUT_AN_IMAGE: &[(Ask, Answer)] = &[
         Ask("GET /contract", &[], ""),
         Json(&[("/workerType", "\"qemu\""), ("/supportedFeatures/dut", "\"pc-seabios\"")]),
     ),
-    (Ask("GET /dut/diagnostics", &[], ""), Json(&[("/power", "\"off\""), ("/flash", "\"idle\"")])),
+    (
+        Ask("GET /dut/diagnostics", &[], ""),
+        Json(&[("/power", "\"off\""), ("/flash", "\"idle\""), ("/accelerator", "\"tcg\"")]),
+    ),
     (Ask("POST /proxy", JSON, "{\"port\": 80}"), Text(200, "127.0.0.1")),
     (Ask("POST /proxy", JSON, ""), Text(200, "OK")),
     // The network.

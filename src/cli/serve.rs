@@ -133,6 +133,7 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, CliError>
     let url = listener.url().map_err(CliError::broken)?;
     let settings = Settings {
         board: board.clone(),
+        accelerator: chosen.player.accelerator,
         images: host.images(),
         uploads: run.scratch().join("uploads"),
         captures: run.scratch().join("capture"),

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use crate::board::Board;
 use crate::device::DeviceError;
+use crate::qemu::arguments::Accelerator;
 use keeper::{Keeper, Open};
 use lease::Lease;
 use leviathan::flash::Flash;
@@ -29,6 +30,8 @@ use leviathan::upload::Upload;
 pub struct Settings {
     /// The board that its device is.
     pub board: Arc<Board>,
+    /// What executes the guest's instructions.
+    pub accelerator: Accelerator,
     /// The cache of images.
     pub images: PathBuf,
     /// Where uploads are put, and nothing else is.

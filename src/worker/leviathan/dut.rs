@@ -145,6 +145,7 @@ pub async fn diagnostics(State(worker): State<Arc<Worker>>) -> Response {
     let events = handles.events.since(handles.events.len().saturating_sub(LAST_EVENTS));
     let told = json!({
         "board": worker.settings.board.slug,
+        "accelerator": worker.settings.accelerator,
         "power": status.power,
         "activity": status.activity,
         "flash": match &flash {
