@@ -214,7 +214,13 @@ async fn nonsense_neither_ends_nor_grows_a_worker_and_does_nothing_to_the_device
     let power = |told: &serde_json::Value| (told["power"].clone(), told["address"].clone());
     let device = power(&worker.diagnostics().await);
     let mut dice = Dice(20_000);
-    // What grows once, as buffers and threads do, has grown by then.
+    // What grows once, as buffers, threads and the first pictures of the screen do, has grown by then.
+    let deadline = support::secs(60);
+    worker.post("/dut/capture", "").await;
+    while worker.post("/dut/serial/exec", "{\"cmd\": \"uname -m\"}").await.0 != 200 {
+        assert!(!deadline.is_past(), "it does not boot: {}", worker.stderr());
+    }
+    assert_eq!(worker.get("/dut/capture").await.0, 200);
     send_nonsense(&worker, &mut dice, all / 4).await;
     let grown = |worker: &Worker| size(worker.pid());
     let before = grown(&worker);
