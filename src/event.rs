@@ -239,6 +239,11 @@ impl EventLog {
         self.len() == 0
     }
 
+    /// Tells each time that there are more.
+    pub fn watch(&self) -> watch::Receiver<usize> {
+        self.count.subscribe()
+    }
+
     /// The events from id `start` on.
     pub fn since(&self, start: usize) -> Vec<Event> {
         self.lock().get(start..).unwrap_or_default().to_vec()

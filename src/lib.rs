@@ -21,3 +21,4 @@ pub mod qemu;
 pub mod report;
 pub mod suite;
 pub mod sys;
+pub mod worker;

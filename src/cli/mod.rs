@@ -15,6 +15,7 @@ mod log;
 mod output;
 mod place;
 mod prepare;
+mod serve;
 mod ssh;
 mod suites;
 mod test;
@@ -58,6 +59,7 @@ enum Command {
     Up(up::Args),
     Flash(flash::Args),
     Ssh(ssh::Args),
+    Serve(serve::Args),
     Doctor(doctor::Args),
     /// List, prune and verify what flashes are made of
     Cache(cache::Args),
@@ -75,6 +77,7 @@ pub async fn run(cli: Cli) -> Result<Exit, CliError> {
         Command::Up(args) => up::run(args, &context).await,
         Command::Flash(args) => flash::run(args, &context).await,
         Command::Ssh(args) => ssh::run(args, &context).await,
+        Command::Serve(args) => serve::run(args, &context).await,
         Command::Doctor(args) => doctor::run(args, &context).await,
         Command::Cache(args) => cache::run(args, &context).await,
         Command::Image(args) => image_content::run(args, &context).await,

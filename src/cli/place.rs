@@ -50,6 +50,13 @@ impl Place {
         })
     }
 
+    /// The same, with another default for the folder of run directories.
+    pub fn host_with_runs(&self, runs: Option<PathBuf>) -> Result<Host, CliError> {
+        let host = self.host()?;
+        let runs = runs.filter(|_| self.runs.is_none()).unwrap_or_else(|| host.runs.clone());
+        Ok(Host { runs, ..host })
+    }
+
     /// The cache of images on this host.
     pub fn images(&self) -> Result<Cache, CliError> {
         Ok(Cache::at(&self.host()?.cache.join("images")).with_limit(self.cache_limit.0))

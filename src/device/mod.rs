@@ -15,6 +15,7 @@ pub mod screen;
 pub mod storage;
 
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::board::{Board, Capability};
@@ -22,7 +23,7 @@ use crate::deadline::Deadline;
 use crate::event::EventLog;
 use crate::qemu::boot_rom::BootRomError;
 use boot_switch::{BootPath, UsbBootError};
-use console::{Console, ConsoleError};
+use console::{Console, ConsoleError, Tap};
 use keyboard::{Keyboard, KeyboardError};
 use media::MoveError;
 use network::HostKeys;
@@ -232,6 +233,11 @@ impl Device {
         Ok(self.power.reset_firmware()?)
     }
 
+    /// From the next power-on on, QEMU serves a second monitor at `path`. See [`Power::open_side_door`].
+    pub fn open_side_door(&mut self, path: PathBuf) {
+        self.power.open_side_door(path);
+    }
+
     /// The loopback address on which this host reaches the DUT's forwarded TCP ports.
     pub fn address(&self) -> Result<Ipv4Addr, NotFitted> {
         self.interface(None)?;
@@ -271,6 +277,11 @@ impl Device {
     pub fn console(&mut self) -> Result<&mut Console, NotFitted> {
         let board = &self.board.slug;
         self.consoles.first_mut().ok_or_else(|| NotFitted { part: "serial console", board: board.clone() })
+    }
+
+    /// Eyes and hands at the serial console, if there is one, for those who do not hold the device.
+    pub fn tap(&self) -> Option<Tap> {
+        self.consoles.first().map(Console::tap)
     }
 
     /// The screen, to look at it now or later, also while somebody else drives the device.

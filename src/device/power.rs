@@ -22,6 +22,7 @@ use crate::qemu::boot_rom::{self, BootRomError, Model};
 use crate::qemu::firmware::FlashFormat;
 use crate::qemu::machine::{Contact, Machine, MachineError, Start, SystemState, TcpContact, command_line};
 use crate::qemu::screen;
+use crate::qemu::side_door;
 use crate::qemu::tpm::TpmStart;
 use crate::sys::blocking::blocking;
 use crate::sys::serial_line::SerialLine;
@@ -91,6 +92,19 @@ pub enum PowerState {
     Unknown,
 }
 
+impl PowerState {
+    /// What an event says about the state after it; `None` if nothing.
+    pub fn after(event: &EventKind) -> Option<Self> {
+        match event {
+            EventKind::PowerOn => Some(Self::Running),
+            EventKind::PowerOff => Some(Self::Off),
+            EventKind::Halt { .. } => Some(Self::Halted),
+            EventKind::InternalError { .. } | EventKind::MachineDied { .. } => Some(Self::Unknown),
+            _ => None,
+        }
+    }
+}
+
 /// Power could not be switched.
 #[derive(Debug, thiserror::Error)]
 pub enum PowerError {
@@ -115,6 +129,15 @@ pub enum PowerError {
     #[error("cannot prepare firmware file {path}")]
     Firmware {
         /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The place of the second monitor cannot be cleared.
+    #[error("cannot clear {path} for QEMU's second monitor")]
+    SideDoor {
+        /// The socket.
         path: PathBuf,
         /// Why not.
         #[source]
@@ -169,6 +192,8 @@ pub struct Power {
     unplugged: BTreeSet<String>,
     serial: Vec<SerialLine>,
     events: EventLog,
+    /// Where QEMU serves a second monitor, if somebody wants one.
+    side_door: Option<PathBuf>,
     mains: bool,
     machine: Option<Machine>,
     /// Tells the parts that do not switch it which machine plays at present.
@@ -187,9 +212,25 @@ impl Power {
     ) -> Self {
         let (scratch, stderr) = (scratch.to_owned(), evidence.join("qemu.stderr"));
         let unplugged = BTreeSet::new();
-        let present = watch::Sender::new(None);
-        let (mains, machine) = (false, None);
-        Self { board, player, scratch, stderr, reach, unplugged, serial, events, mains, machine, present }
+        Self {
+            board,
+            player,
+            scratch,
+            stderr,
+            reach,
+            unplugged,
+            serial,
+            events,
+            side_door: None,
+            mains: false,
+            machine: None,
+            present: watch::Sender::new(None),
+        }
+    }
+
+    /// From the next power-on on, QEMU serves a second monitor at `path`; see [`side_door`].
+    pub fn open_side_door(&mut self, path: PathBuf) {
+        self.side_door = Some(path);
     }
 
     /// Which machine plays at present, and from then on.
@@ -416,6 +457,7 @@ impl Power {
     async fn start(&mut self, setup: &Setup<'_>, deadline: Deadline) -> Result<(), PowerError> {
         // One that was cancelled, or failed, after its machine was there.
         self.stop().await?;
+        self.clear_side_door()?;
         let arguments = self.arguments(setup).await?;
         let lent = |source| MachineError::Spawn { program: self.player.program.clone(), source };
         let serial = self.serial.iter_mut().map(SerialLine::lend).collect::<Result<_, _>>().map_err(lent)?;
@@ -454,19 +496,27 @@ impl Power {
             firmware: self.firmware(setup).await?,
             reach: self.reach.clone(),
         };
-        Ok(arguments(&self.board, &launch))
+        let mut arguments = arguments(&self.board, &launch);
+        arguments.extend(self.side_door.iter().flat_map(|path| side_door::arguments(path)));
+        Ok(arguments)
     }
 
     async fn stop(&mut self) -> Result<(), PowerError> {
         self.present.send_replace(None);
         let Some(machine) = self.machine.take() else { return Ok(()) };
         machine.close().await?;
+        self.clear_side_door()?;
         // A dump that nobody waited for to its end; now nobody writes it any more.
         let path = self.scratch.join(screen::DUMP);
         match fs::remove_file(&path) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => Err(PowerError::Dump { path, source }),
             _ => Ok(()),
         }
+    }
+
+    fn clear_side_door(&self) -> Result<(), PowerError> {
+        let Some(path) = &self.side_door else { return Ok(()) };
+        side_door::clear(path).map_err(|source| PowerError::SideDoor { path: path.clone(), source })
     }
 
     /// The files that this power-on needs. UEFI variables live from flash to flash; a boot ROM reads its medium

@@ -14,4 +14,5 @@ pub mod monitor;
 pub mod needs;
 pub mod package;
 pub mod screen;
+pub mod side_door;
 pub mod tpm;

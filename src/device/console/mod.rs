@@ -31,6 +31,31 @@ pub use self::seen::{LastSeen, quote, visible};
 pub use self::shell::CommandOutput;
 pub use self::wait::ConsoleError;
 
+/// A second pair of eyes and hands at a console: to look on and to type while somebody else works with it.
+#[derive(Debug, Clone)]
+pub struct Tap {
+    line: Arc<Line>,
+}
+
+impl Tap {
+    /// Everything that comes in from now on. One that is too slow is told how much it missed.
+    pub fn subscribe(&self) -> broadcast::Receiver<Arc<[u8]>> {
+        self.line.record().watchers.subscribe()
+    }
+
+    /// What came in last, at most so many bytes, and everything that comes in from then on, without a gap.
+    pub fn subscribe_with_last(&self, length: usize) -> (Vec<u8>, broadcast::Receiver<Arc<[u8]>>) {
+        let record = self.line.record();
+        let start = record.transcript.end().saturating_sub(length as u64);
+        (record.transcript.since(start).to_vec(), record.watchers.subscribe())
+    }
+
+    /// Types these bytes as they are. Fails if the DUT does not read them by the deadline; some may be typed then.
+    pub async fn send_keys(&self, keys: &[u8], deadline: Deadline) -> Result<(), ConsoleError> {
+        type_keys(&self.line, keys, deadline).await
+    }
+}
+
 /// The serial console of a DUT.
 #[derive(Debug)]
 pub struct Console {
@@ -94,10 +119,12 @@ impl Console {
     /// Types these bytes as they are. If cancelled, some of them may have been typed.
     pub async fn send_keys(&mut self, keys: &[u8], deadline: Deadline) -> Result<(), ConsoleError> {
         self.typed_at = self.line.record().transcript.end();
-        self.line.write(keys, deadline).await.map_err(|error| match error {
-            WriteError::Full { written } => ConsoleError::NotRead { written, length: keys.len() },
-            WriteError::Failed(source) => ConsoleError::Write { source },
-        })
+        type_keys(&self.line, keys, deadline).await
+    }
+
+    /// A second pair of eyes and hands; it sees nothing more once the console is closed.
+    pub fn tap(&self) -> Tap {
+        Tap { line: self.line.clone() }
     }
 
     /// Stops reading, takes in what is left, and completes the logs. Fails if a log could not be written.
@@ -109,6 +136,13 @@ impl Console {
         self.end_power_on().await;
         self.line.record().take_log_error().map_or(Ok(()), Err)
     }
+}
+
+async fn type_keys(line: &Line, keys: &[u8], deadline: Deadline) -> Result<(), ConsoleError> {
+    line.write(keys, deadline).await.map_err(|error| match error {
+        WriteError::Full { written } => ConsoleError::NotRead { written, length: keys.len() },
+        WriteError::Failed(source) => ConsoleError::Write { source },
+    })
 }
 
 impl Drop for Console {
