@@ -1,17 +1,15 @@
 //! `standin serve`: a board that others use over HTTP, in the words of leviathan-worker.
 
-use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::place::{AcceleratorOption, run_dir};
 use super::{CliError, Context, Exit, interrupt, say};
-use crate::board::Board;
-use crate::lab::player::{self, Chosen};
-use crate::lab::{OpenError, Places, open_stand_in};
-use crate::sys::run_dir::RunDir;
-use crate::worker::keeper::Opened;
+use crate::board::ByteSize;
+use crate::lab::player;
+use crate::worker::api::{self, Api};
+use crate::worker::devices::{self, Devices, Limits, Supply, opener};
 use crate::worker::listener::{Address, Listener, serve};
 use crate::worker::{Settings, Worker, leviathan};
 
@@ -47,6 +45,33 @@ pub struct Args {
     #[arg(long, value_name = "TIMES", env = "FLASH_TIMEOUT_TRIES", default_value = "60",
           value_parser = clap::value_parser!(u32).range(2..=10_000))]
     flash_tries: u32,
+    #[command(flatten)]
+    limits: LimitOptions,
+}
+
+/// What the devices of a server may use of its host, all together.
+#[derive(Debug, clap::Args)]
+struct LimitOptions {
+    /// Memory of all devices, such as `8GiB` [default: the host's]
+    #[arg(long, value_name = "SIZE", value_parser = ByteSize::parse)]
+    memory_limit: Option<ByteSize>,
+    /// Processors of all devices [default: four for each of the host's]
+    #[arg(long, value_name = "COUNT")]
+    cpu_limit: Option<u64>,
+    /// How many devices there may be [default: 64]
+    #[arg(long, value_name = "COUNT")]
+    device_limit: Option<usize>,
+}
+
+impl LimitOptions {
+    fn limits(&self) -> Limits {
+        let host = Limits::of_host();
+        Limits {
+            memory_bytes: self.memory_limit.map_or(host.memory_bytes, |size| size.0),
+            cpus: self.cpu_limit.unwrap_or(host.cpus),
+            devices: self.device_limit.unwrap_or(host.devices),
+        }
+    }
 }
 
 /// Where to listen.
@@ -100,18 +125,31 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, CliError>
         heartbeat: HEARTBEAT,
         uuid: None,
     };
-    let open = opener(&board, chosen, &run, args.forward);
+    let supply = Supply {
+        catalog: context.catalog()?,
+        host: host.clone(),
+        accelerator: args.accelerator.into(),
+        evidence: run.path().to_owned(),
+        scratch: run.scratch(),
+    };
+    let open = opener(&board, &chosen, &supply, devices::DEFAULT, args.forward);
     let worker = Worker::start(settings, Box::new(open)).map_err(CliError::broken)?;
+    let devices =
+        Devices::new(supply, args.limits.limits(), (board.clone(), chosen, worker.keeper().clone()));
+    let api = Api::new(devices, run.scratch().join("images"), UPLOAD_LIMIT);
+    let router = leviathan::router(worker.clone()).merge(api::router(api.clone()));
     say(format_args!("{} waits at {url}; Ctrl-C ends it", board.name));
     let mut asked = interrupted.clone();
     let stop = async { drop(asked.wait_for(|asked| *asked).await) };
     let served = tokio::select! {
-        served = serve(listener, leviathan::router(worker.clone()), stop) => served,
+        served = serve(listener, router, stop) => served,
         () = worker.watch_lease() => Ok(()),
     };
+    let others = api.close().await;
     let closed = worker.close().await;
     run.remove().map_err(CliError::broken)?;
     closed.map_err(CliError::broken)?;
+    others.map_err(CliError::broken)?;
     served.map_err(CliError::broken)?;
     Ok(Exit::Passed)
 }
@@ -131,27 +169,6 @@ fn check_open(args: &Args) -> Result<(), CliError> {
             Err(CliError::usage(message).hint("`--insecure` allows it"))
         }
         Address::Tcp(_) | Address::Unix(_) => Ok(()),
-    }
-}
-
-/// Opens a device for each hold, with its logs in a folder of its own; of the folders, the last two stay.
-fn opener(
-    board: &std::sync::Arc<Board>,
-    chosen: Chosen,
-    run: &RunDir,
-    forwards: Vec<u16>,
-) -> impl FnMut(u64) -> Result<Opened, OpenError> + Send + 'static {
-    let (board, evidence, scratch) = (board.clone(), run.path().to_owned(), run.scratch());
-    move |hold| {
-        let folder = |base: &Path, number: u64| base.join(format!("hold-{number}"));
-        let (logs, files) = (folder(&evidence, hold), folder(&scratch, hold));
-        // What is left of earlier holds; what cannot be removed goes with the run.
-        let _ = fs::remove_dir_all(folder(&scratch, hold.saturating_sub(1)));
-        let _ = fs::remove_dir_all(folder(&evidence, hold.saturating_sub(2)));
-        let places = Places::create(&logs, &files).map_err(OpenError::Address)?;
-        let device = open_stand_in(board.clone(), chosen.player.clone(), &places, forwards.clone())?;
-        let console_logs = board.serial.first().map(|line| logs.join(&line.name));
-        Ok(Opened { device, evidence: logs, console_logs })
     }
 }
 

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 #![allow(dead_code, clippy::allow_attributes, reason = "each test binary uses its own part of this")]
 
+pub mod api;
 pub mod worker;
 
 use std::path::{Path, PathBuf};

@@ -23,7 +23,12 @@ impl Worker {
 
     /// The same, in a folder where another one may have been before.
     pub async fn start_in(dir: TempDir, board: &str) -> Self {
-        let child = Self::spawn(dir.path(), board);
+        Self::start_with(dir, board, &[]).await
+    }
+
+    /// The same, with more options.
+    pub async fn start_with(dir: TempDir, board: &str, options: &[&str]) -> Self {
+        let child = Self::spawn(dir.path(), board, options);
         let server = Server::Unix(dir.path().join("worker.sock"));
         let worker = Self { server, dir, child: Some(child) };
         let deadline = super::secs(60);
@@ -35,9 +40,10 @@ impl Worker {
         worker
     }
 
-    fn spawn(dir: &Path, board: &str) -> Child {
+    fn spawn(dir: &Path, board: &str, options: &[&str]) -> Child {
         let mut command = standin(dir);
         command.args(["serve", board, "--accelerator", "tcg", "--listen"]).arg(dir.join("worker.sock"));
+        command.args(options);
         command.stdout(Stdio::null()).stderr(std::fs::File::create(dir.join("worker.stderr")).unwrap());
         command.spawn().unwrap()
     }

@@ -16,6 +16,7 @@ use axum::routing::{get, post};
 
 use super::Worker;
 use super::answer::Refusal;
+pub(in crate::worker) use dut::last_power_on;
 
 /// The routes of the protocol.
 pub fn router(worker: Arc<Worker>) -> Router {
