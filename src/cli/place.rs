@@ -27,6 +27,13 @@ pub struct Place {
 }
 
 impl Place {
+    /// The same, with another default for the folder of run directories.
+    pub fn host_with_runs(&self, runs: Option<PathBuf>) -> Host {
+        let host = self.host();
+        let runs = runs.filter(|_| self.runs.is_none()).unwrap_or_else(|| host.runs.clone());
+        Host { runs, ..host }
+    }
+
     /// The host as everything below the command line sees it.
     pub fn host(&self) -> Host {
         let cache = || below("XDG_CACHE_HOME", ".cache").join("standin");

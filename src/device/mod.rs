@@ -8,6 +8,7 @@ pub mod power;
 pub mod storage;
 
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::board::{Board, Capability};
@@ -163,6 +164,11 @@ impl Device {
     /// Makes the firmware forget what it has learnt; part of every flash.
     pub fn reset_firmware(&mut self) -> Result<(), DeviceError> {
         Ok(self.power.reset_firmware()?)
+    }
+
+    /// From the next power-on on, QEMU serves a second monitor at `path`. See [`Power::open_side_door`].
+    pub fn open_side_door(&mut self, path: PathBuf) {
+        self.power.open_side_door(path);
     }
 
     /// The loopback address on which this host reaches the DUT's forwarded TCP ports.

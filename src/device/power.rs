@@ -19,6 +19,7 @@ use crate::qemu::arguments::{Accelerator, FirmwareFiles, Launch, Reach, argument
 use crate::qemu::boot_rom::{self, BootRomError, Model};
 use crate::qemu::firmware::FlashFormat;
 use crate::qemu::machine::{Machine, MachineError, Start, SystemState, command_line};
+use crate::qemu::side_door;
 use crate::sys::blocking::blocking;
 use crate::sys::serial_line::SerialLine;
 
@@ -101,6 +102,15 @@ pub enum PowerError {
         #[source]
         source: io::Error,
     },
+    /// The place of the second monitor cannot be cleared.
+    #[error("cannot clear {path} for QEMU's second monitor")]
+    SideDoor {
+        /// The socket.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
     /// There is no button to press.
     #[error("{board} has no power button")]
     NoButton {
@@ -132,6 +142,8 @@ pub struct Power {
     unplugged: BTreeSet<String>,
     serial: Vec<SerialLine>,
     events: EventLog,
+    /// Where QEMU serves a second monitor, if somebody wants one.
+    side_door: Option<PathBuf>,
     mains: bool,
     machine: Option<Machine>,
 }
@@ -148,7 +160,24 @@ impl Power {
     ) -> Self {
         let (scratch, stderr) = (scratch.to_owned(), evidence.join("qemu.stderr"));
         let unplugged = BTreeSet::new();
-        Self { board, player, scratch, stderr, reach, unplugged, serial, events, mains: false, machine: None }
+        Self {
+            board,
+            player,
+            scratch,
+            stderr,
+            reach,
+            unplugged,
+            serial,
+            events,
+            side_door: None,
+            mains: false,
+            machine: None,
+        }
+    }
+
+    /// From the next power-on on, QEMU serves a second monitor at `path`; see [`side_door`].
+    pub fn open_side_door(&mut self, path: PathBuf) {
+        self.side_door = Some(path);
     }
 
     /// What the system does, and whether mains are on.
@@ -301,6 +330,7 @@ impl Power {
     async fn start(&mut self, storage: &Storage, deadline: Deadline) -> Result<(), PowerError> {
         // One that was cancelled, or failed, after its machine was there.
         self.stop().await?;
+        self.clear_side_door()?;
         let arguments = self.arguments(storage).await?;
         let lent = |source| MachineError::Spawn { program: self.player.program.clone(), source };
         let serial = self.serial.iter_mut().map(SerialLine::lend).collect::<Result<_, _>>().map_err(lent)?;
@@ -331,14 +361,24 @@ impl Power {
             firmware: self.firmware(storage).await?,
             reach: self.reach.clone(),
         };
-        Ok(arguments(&self.board, &launch))
+        let mut arguments = arguments(&self.board, &launch);
+        arguments.extend(self.side_door.iter().flat_map(|path| side_door::arguments(path)));
+        Ok(arguments)
     }
 
     async fn stop(&mut self) -> Result<(), PowerError> {
         match self.machine.take() {
-            Some(machine) => Ok(machine.close().await?),
+            Some(machine) => {
+                machine.close().await?;
+                self.clear_side_door()
+            }
             None => Ok(()),
         }
+    }
+
+    fn clear_side_door(&self) -> Result<(), PowerError> {
+        let Some(path) = &self.side_door else { return Ok(()) };
+        side_door::clear(path).map_err(|source| PowerError::SideDoor { path: path.clone(), source })
     }
 
     /// The files that this power-on needs. UEFI variables live from flash to flash; a boot ROM reads its medium

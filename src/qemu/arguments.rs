@@ -379,6 +379,6 @@ fn watchers(args: &mut Arguments, board: &Board) {
 }
 
 /// QEMU splits option values at commas; a doubled one stands for itself.
-fn comma_safe(path: &Path) -> String {
+pub(super) fn comma_safe(path: &Path) -> String {
     path.display().to_string().replace(',', ",,")
 }

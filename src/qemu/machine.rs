@@ -128,7 +128,9 @@ impl Machine {
         let monitor = Arc::new(monitor);
         let (state, observed) = watch::channel(SystemState::Running);
         let (cut, cut_asked) = oneshot::channel();
-        let watcher = Watcher { child, monitor: monitor.clone(), state, events, stderr: start.stderr };
+        let monitor_too = monitor.clone();
+        let stderr = start.stderr;
+        let watcher = Watcher { child, monitor: monitor_too, state, events, stderr, told_to_quit: false };
         let watcher = tokio::spawn(watcher.watch(raw_events, cut_asked));
         Ok(Self { monitor, state: observed, cut: Some(cut), watcher })
     }
@@ -213,6 +215,8 @@ struct Watcher {
     state: watch::Sender<SystemState>,
     events: EventLog,
     stderr: PathBuf,
+    /// Whether somebody did.
+    told_to_quit: bool,
 }
 
 impl Watcher {
@@ -247,17 +251,23 @@ impl Watcher {
             Err(_) => child::kill_and_wait(&mut self.child).await?,
         };
         if cut.try_recv().is_err() {
-            self.fail(EventKind::MachineDied { reason: died(exit, &self.stderr) });
+            let reason = match self.told_to_quit {
+                true => "somebody told QEMU to `quit`, at its second monitor".to_owned(),
+                false => died(exit, &self.stderr),
+            };
+            self.fail(EventKind::MachineDied { reason });
         }
         Ok(())
     }
 
-    async fn take(&self, event: RawEvent) {
+    async fn take(&mut self, event: RawEvent) {
         let data = &event.data;
         let text = |key: &str| data[key].as_str().unwrap_or_default().to_owned();
         let by = if data["guest"].as_bool() == Some(true) { Origin::Guest } else { Origin::Host };
         match event.name.as_str() {
             "RESET" => self.events.record(EventKind::Reset { by }),
+            // We never ask QEMU to quit: it was a client of the second monitor.
+            "SHUTDOWN" if text("reason") == "host-qmp-quit" => self.told_to_quit = true,
             "SHUTDOWN" => {
                 self.state.send_replace(SystemState::Halted);
                 self.events.record(EventKind::Halt { by });

@@ -13,3 +13,4 @@ pub mod machine;
 pub mod monitor;
 pub mod needs;
 pub mod package;
+pub mod side_door;

@@ -10,38 +10,37 @@ use serde::de::DeserializeOwned;
 use super::answer::Refusal;
 use crate::deadline::Deadline;
 
-/// How long a client may be silent in the middle of a body. Leviathan's own client gives up after as long.
-pub const SILENT_AT_MOST: Duration = Duration::from_secs(30);
-
 /// How long a body of words may be: leviathan-worker's own limit.
 const WORDS_BYTES: usize = 100 << 10;
 
 /// The pieces of a body, as they come.
-pub struct Pieces(axum::body::BodyDataStream);
+pub struct Pieces {
+    body: axum::body::BodyDataStream,
+    silence: Duration,
+}
 
 impl Pieces {
-    /// Of this body.
-    pub fn of(body: Body) -> Self {
-        Self(body.into_data_stream())
+    /// Of this body, whose client may be silent for as long as `silence`.
+    pub fn of(body: Body, silence: Duration) -> Self {
+        Self { body: body.into_data_stream(), silence }
     }
 
     /// The next piece; `None` at the end. Fails if the client is silent for too long, or gone.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Refusal> {
-        match Deadline::after(SILENT_AT_MOST).bound(self.0.next()).await {
+        match Deadline::after(self.silence).bound(self.body.next()).await {
             Ok(Some(Ok(piece))) => Ok(Some(piece)),
             Ok(None) => Ok(None),
             Ok(Some(Err(_))) => Err(Refusal::failed("the body ended before it was complete")),
             Err(_) => Err(Refusal {
                 status: StatusCode::REQUEST_TIMEOUT,
-                message: format!("nothing came for {} s in the middle of the body", SILENT_AT_MOST.as_secs()),
+                message: format!("nothing came for {:?} in the middle of the body", self.silence),
             }),
         }
     }
 }
 
 /// A JSON object; nothing at all is an empty one. What is no JSON is told as leviathan-worker tells it, by a 500.
-pub async fn json<T: DeserializeOwned>(body: Body) -> Result<T, Refusal> {
-    let mut pieces = Pieces::of(body);
+pub async fn json<T: DeserializeOwned>(mut pieces: Pieces) -> Result<T, Refusal> {
     let mut text = Vec::new();
     while let Some(piece) = pieces.next().await? {
         if text.len() + piece.len() > WORDS_BYTES {

@@ -205,7 +205,7 @@ impl Devices {
         let admission = self.admit(&board)?;
         let chosen = self.choose(&board).await?;
         let id = format!("d{}", admission.number);
-        let open = opener(&board, &chosen, &self.supply, &id, forwards);
+        let open = opener(&board, &chosen, &self.supply, &id, forwards, None);
         let keeper = Keeper::start(Box::new(open)).map_err(|error| ApiError::lab("cannot-open", error))?;
         let operations = Operations::new(keeper.journal().clone());
         let lent = Arc::new(Lent { id: id.clone(), board, chosen, keeper, operations });
@@ -287,12 +287,14 @@ impl Registry {
 pub const TRY_AGAIN: Duration = Duration::from_secs(10);
 
 /// Opens a device for each hold, with its logs in a folder of its own; of the folders, the last two stay.
+/// With a path for it, a second monitor of QEMU's is there while the power is on.
 pub fn opener(
     board: &Arc<Board>,
     chosen: &Chosen,
     supply: &Supply,
     id: &str,
     forwards: Vec<u16>,
+    side_door: Option<PathBuf>,
 ) -> impl FnMut(u64) -> Result<Opened, OpenError> + Send + 'static {
     let (board, player) = (board.clone(), chosen.player.clone());
     let (evidence, scratch) = (supply.evidence.join(id), supply.scratch.join(id));
@@ -303,7 +305,10 @@ pub fn opener(
         let _ = fs::remove_dir_all(folder(&scratch, hold.saturating_sub(1)));
         let _ = fs::remove_dir_all(folder(&evidence, hold.saturating_sub(2)));
         let places = Places::create(&logs, &files).map_err(OpenError::Address)?;
-        let device = open_stand_in(board.clone(), player.clone(), &places, forwards.clone())?;
+        let mut device = open_stand_in(board.clone(), player.clone(), &places, forwards.clone())?;
+        if let Some(path) = &side_door {
+            device.open_side_door(path.clone());
+        }
         let console_logs = board.serial.first().map(|line| logs.join(&line.name));
         Ok(Opened { device, evidence: logs, console_logs })
     }

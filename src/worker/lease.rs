@@ -1,7 +1,10 @@
 //! Whose the device is: nobody's, a holder's, or on its way back.
 //!
-//! Each hold has a generation, so that what was meant for one never strikes the next. Nothing to clean up.
+//! Each hold has a generation, so that what was meant for one never strikes the next, and an id that nobody can
+//! guess, for holders who want to be told from others. Nothing to clean up.
 
+use std::fs::File;
+use std::io::{self, Read};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,7 +20,35 @@ pub struct Lease {
     state: watch::Sender<State>,
     /// One teardown at a time.
     freeing: tokio::sync::Mutex<()>,
-    generations: Mutex<u64>,
+    holders: Mutex<Holders>,
+}
+
+#[derive(Debug, Default)]
+struct Holders {
+    /// How many there were.
+    count: u64,
+    /// The id of the last one; it has the device no more if nobody has.
+    last: Option<String>,
+}
+
+/// A device that has been taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Taken {
+    /// Which hold it is.
+    pub generation: u64,
+    /// What tells its holder from others: 32 hexadecimal digits.
+    pub id: String,
+}
+
+/// Whose a lease id is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// Whoever has the device.
+    Present,
+    /// Whoever had it last, and nobody has it now.
+    Last,
+    /// Nobody that we know.
+    Unknown,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,14 +76,15 @@ impl Lease {
             bound,
             state: watch::Sender::new(State::Free),
             freeing: tokio::sync::Mutex::new(()),
-            generations: Mutex::new(0),
+            holders: Mutex::default(),
         }
     }
 
-    /// Takes it, if it is free; returns the generation of the hold.
-    pub fn take(&self) -> Option<u64> {
-        let mut generations = self.generations();
-        let generation = *generations + 1;
+    /// Takes it, if it is free. Fails if the kernel has no random numbers.
+    pub fn take(&self) -> io::Result<Option<Taken>> {
+        let id = random_id()?;
+        let mut holders = self.holders();
+        let generation = holders.count + 1;
         let taken = self.state.send_if_modified(|state| {
             let free = *state == State::Free;
             if free {
@@ -60,10 +92,25 @@ impl Lease {
             }
             free
         });
-        taken.then(|| {
-            *generations = generation;
-            generation
-        })
+        if !taken {
+            return Ok(None);
+        }
+        *holders = Holders { count: generation, last: Some(id.clone()) };
+        Ok(Some(Taken { generation, id }))
+    }
+
+    /// Whose this id is.
+    pub fn owner(&self, id: &str) -> Owner {
+        let holders = self.holders();
+        let known = holders
+            .last
+            .as_ref()
+            .is_some_and(|last| blake3::hash(last.as_bytes()) == blake3::hash(id.as_bytes()));
+        match (known, *self.state.borrow()) {
+            (false, _) => Owner::Unknown,
+            (true, State::Held { .. }) => Owner::Present,
+            (true, State::Free | State::Freeing) => Owner::Last,
+        }
     }
 
     /// Whether somebody has it, or had it until a moment ago.
@@ -123,12 +170,20 @@ impl Lease {
             }
             meant
         });
-        begun.then_some(Freeing { lease: self, _turn: turn })
+        // Not `then_some`: one that is made is dropped, and what is dropped is free.
+        begun.then(|| Freeing { lease: self, _turn: turn })
     }
 
-    fn generations(&self) -> MutexGuard<'_, u64> {
-        self.generations.lock().unwrap_or_else(PoisonError::into_inner)
+    fn holders(&self) -> MutexGuard<'_, Holders> {
+        self.holders.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// 128 bits of the kernel's.
+fn random_id() -> io::Result<String> {
+    let mut bytes = [0; 16];
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 impl Freeing<'_> {
@@ -151,8 +206,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_silent_holder_loses_the_device_and_a_heard_one_does_not() {
         let lease = Lease::new(BOUND);
-        let held = lease.take().unwrap();
-        assert_eq!(lease.take(), None);
+        let held = lease.take().unwrap().unwrap().generation;
+        assert_eq!(lease.take().unwrap(), None);
         for _ in 0..3 {
             tokio::time::advance(BOUND * 9 / 10).await;
             lease.heartbeat();
@@ -165,23 +220,26 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_was_meant_for_one_holder_never_strikes_the_next() {
         let lease = Lease::new(BOUND);
-        let first = lease.take().unwrap();
-        lease.begin_freeing(Some(first)).await.unwrap().done();
+        let first = lease.take().unwrap().unwrap();
+        assert_eq!(lease.owner(&first.id), Owner::Present);
+        lease.begin_freeing(Some(first.generation)).await.unwrap().done();
         // Its late heartbeat arms nothing.
         lease.heartbeat();
         assert!(!lease.is_busy());
-        let second = lease.take().unwrap();
-        assert!(lease.begin_freeing(Some(first)).await.is_none());
-        assert_eq!(lease.holder(), Some(second));
+        assert_eq!(lease.owner(&first.id), Owner::Last);
+        let second = lease.take().unwrap().unwrap();
+        assert!(lease.begin_freeing(Some(first.generation)).await.is_none());
+        assert_eq!(lease.holder(), Some(second.generation));
+        assert_eq!([&first, &second].map(|one| lease.owner(&one.id)), [Owner::Unknown, Owner::Present]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_device_on_its_way_back_is_nobodys_until_it_is_there() {
         let lease = Lease::new(BOUND);
-        lease.take().unwrap();
+        lease.take().unwrap().unwrap();
         let freeing = lease.begin_freeing(None).await.unwrap();
-        assert_eq!(lease.take(), None);
+        assert_eq!(lease.take().unwrap(), None);
         drop(freeing);
-        assert!(lease.take().is_some());
+        assert!(lease.take().unwrap().is_some());
     }
 }

@@ -3,10 +3,15 @@
 //! A client that is slow to ask, or too many at once, cannot keep others out. [`serve`] returns when it is told to
 //! stop and all connections are closed; a Unix socket's file is removed.
 
+use std::collections::VecDeque;
+use std::fmt;
+use std::fs;
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -14,19 +19,30 @@ use axum::body::Body;
 use axum::http::{Request, Uri};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use nix::sys::stat::{Mode, umask};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tower::ServiceExt as _;
+
+use super::patience::Patient;
 
 /// Where a worker listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
     /// A TCP address.
     Tcp(SocketAddr),
-    /// A Unix socket's path.
-    Unix(PathBuf),
+    /// A Unix socket: its path, and who may use it in the bits of chmod(2).
+    Unix(PathBuf, u32),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path, _) => path.display().fmt(f),
+        }
+    }
 }
 
 /// An open door.
@@ -54,11 +70,16 @@ impl Listener {
     pub async fn open(address: &Address) -> io::Result<Self> {
         match address {
             Address::Tcp(address) => Ok(Self::Tcp(TcpListener::bind(address).await?)),
-            Address::Unix(path) => {
+            Address::Unix(path, mode) => {
                 if is_abandoned(path) {
-                    std::fs::remove_file(path)?;
+                    fs::remove_file(path)?;
                 }
-                let listener = UnixListener::bind(path)?;
+                // Nobody else gets in before the mode is set. What another thread makes meanwhile is closed, too.
+                let mask = umask(Mode::from_bits_truncate(0o177));
+                let bound = UnixListener::bind(path);
+                umask(mask);
+                let listener = bound?;
+                fs::set_permissions(path, fs::Permissions::from_mode(*mode))?;
                 Ok(Self::Unix(listener, SocketFile(path.clone())))
             }
         }
@@ -76,36 +97,52 @@ impl Listener {
 impl Drop for SocketFile {
     fn drop(&mut self) {
         // If it is gone already, somebody else has cleaned up.
-        let _ = std::fs::remove_file(&self.0);
+        let _ = fs::remove_file(&self.0);
     }
 }
 
 /// Whether a socket's file is there and nobody listens behind it.
 fn is_abandoned(path: &Path) -> bool {
     use std::os::unix::fs::FileTypeExt;
-    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|about| about.file_type().is_socket());
+    let is_socket = fs::symlink_metadata(path).is_ok_and(|about| about.file_type().is_socket());
     is_socket && std::os::unix::net::UnixStream::connect(path).is_err()
 }
 
-/// Serves until `stop` ends; then no new connection is taken, and those that are open are closed.
-pub async fn serve(listener: Listener, router: Router, stop: impl Future<Output = ()>) -> io::Result<()> {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+/// Serves until `stop` ends; then no new connection is taken, and those that are open are closed. A client may take
+/// nothing of its answer for as long as `silence`.
+pub async fn serve(
+    listener: Listener,
+    router: Router,
+    silence: Duration,
+    stop: impl Future<Output = ()>,
+) -> io::Result<()> {
     let mut connections = JoinSet::new();
+    let mut open: VecDeque<Open> = VecDeque::new();
     tokio::pin!(stop);
     loop {
-        let place = async { places.clone().acquire_owned().await.expect("the semaphore is never closed") };
+        open.retain(|connection| !connection.task.is_finished());
+        if open.len() >= CONNECTIONS {
+            // Whoever came first and has asked nothing yet gives way.
+            let silent = open.iter().position(|one| !one.asked.load(Ordering::Relaxed));
+            if let Some(connection) = silent.and_then(|place| open.remove(place)) {
+                connection.task.abort();
+            }
+        }
+        let full = open.len() >= CONNECTIONS;
         tokio::select! {
             biased;
             () = &mut stop => break,
             // One that panicked has closed its connection, and has been told of by the panic itself.
             Some(_) = connections.join_next() => {}
-            accepted = async {
-                let place = place.await;
-                (accept(&listener).await, place)
-            } => match accepted {
-                (Ok(stream), place) => { connections.spawn(converse(stream, router.clone(), place)); }
+            accepted = accept(&listener), if !full => match accepted {
+                Ok(stream) => {
+                    let asked = Arc::new(AtomicBool::new(false));
+                    let stream = Patient::new(stream, silence);
+                    let task = connections.spawn(converse(stream, router.clone(), asked.clone()));
+                    open.push_back(Open { task, asked });
+                }
                 // The client is gone already, or the host has no descriptor left: the next one may have more luck.
-                (Err(error), _) => {
+                Err(error) => {
                     tracing::warn!(%error, "cannot take a connection");
                     // sleep: accept(2) fails at once again while the host is out of descriptors.
                     tokio::time::sleep(OUT_OF_DESCRIPTORS).await;
@@ -115,6 +152,13 @@ pub async fn serve(listener: Listener, router: Router, stop: impl Future<Output 
     }
     connections.shutdown().await;
     Ok(())
+}
+
+/// A connection that is open.
+struct Open {
+    task: AbortHandle,
+    /// Whether a whole request has come on it.
+    asked: Arc<AtomicBool>,
 }
 
 /// How long to leave a host alone that is out of descriptors.
@@ -135,8 +179,9 @@ async fn accept(listener: &Listener) -> io::Result<Box<dyn Stream>> {
     }
 }
 
-async fn converse(stream: Box<dyn Stream>, router: Router, _place: OwnedSemaphorePermit) {
+async fn converse(stream: impl Stream + 'static, router: Router, asked: Arc<AtomicBool>) {
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+        asked.store(true, Ordering::Relaxed);
         let mut request = request.map(Body::new);
         if let Some(uri) = without_double_slashes(request.uri()) {
             *request.uri_mut() = uri;

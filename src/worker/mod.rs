@@ -3,6 +3,7 @@
 //! [`keeper`] owns the device, [`listener`] the connections, [`lease`] says whose it is, and [`leviathan`] answers
 //! leviathan's clients, [`api`] all others. `cli::serve` starts and closes it; it leaves no process.
 
+pub mod access;
 pub mod answer;
 pub mod api;
 mod body;
@@ -13,6 +14,7 @@ pub mod lease;
 pub mod leviathan;
 pub mod listener;
 pub mod operation;
+mod patience;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -44,6 +46,12 @@ pub struct Settings {
     pub flash_tries: u32,
     /// How long a holder may be silent.
     pub heartbeat: Duration,
+    /// Whether a device is only for those who can say that they hold it.
+    pub enforce_leases: bool,
+    /// What the contract says beyond what is known of the board, or instead of it.
+    pub features: Vec<(String, String)>,
+    /// How long a client may be silent in the middle of a request.
+    pub silence: Duration,
     /// The worker's own identity, if it has one.
     pub uuid: Option<String>,
 }
@@ -80,6 +88,11 @@ impl Worker {
         }
     }
 
+    /// The pieces of a request's body.
+    fn pieces(&self, body: axum::body::Body) -> body::Pieces {
+        body::Pieces::of(body, self.settings.silence)
+    }
+
     /// Ends what is under way, gives the device back fresh and frees the worker, whatever fails on the way; returns
     /// what did. With a generation, only if that holder still has it.
     async fn teardown(&self, generation: Option<u64>) -> Vec<String> {
@@ -88,7 +101,7 @@ impl Worker {
             Ok(failures) => failures,
             Err(error) => vec![crate::message::chain(&error)],
         };
-        failures.extend(self.upload.clear().await.err().map(|error| crate::message::chain(&error)));
+        self.upload.clear();
         failures.extend(self.flash.forget().err().map(|error| crate::message::chain(&error)));
         for failure in &failures {
             tracing::error!(failure, "teardown");

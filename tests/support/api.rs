@@ -23,7 +23,10 @@ impl Api {
     }
 
     pub async fn start_in(dir: tempfile::TempDir, board: &str, options: &[&str]) -> Self {
-        let worker = Worker::start_with(dir, board, options).await;
+        let worker = {
+            let arguments: Vec<&str> = [board].iter().chain(options).copied().collect();
+            Worker::start_with(dir, &arguments, &[]).await
+        };
         let document = worker.get("/v1/openapi.json").await.1;
         Self { worker, document: serde_json::from_str(&document).unwrap() }
     }

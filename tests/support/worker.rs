@@ -1,11 +1,15 @@
 //! A worker under test: the real command, served on a Unix socket in a temporary place.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::pin::Pin;
+use std::process::{Child, Command, Stdio};
 
+use serde_json::Value;
 use standin::io::http::Server;
 use standin::io::selftest::SELFTEST_IMAGE;
 use tempfile::TempDir;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
 
 use super::{processes_with, standin};
 
@@ -23,29 +27,61 @@ impl Worker {
 
     /// The same, in a folder where another one may have been before.
     pub async fn start_in(dir: TempDir, board: &str) -> Self {
-        Self::start_with(dir, board, &[]).await
+        Self::start_with(dir, &[board], &[]).await
     }
 
-    /// The same, with more options.
-    pub async fn start_with(dir: TempDir, board: &str, options: &[&str]) -> Self {
-        let child = Self::spawn(dir.path(), board, options);
+    /// The same, with options and environment variables.
+    pub async fn start_with(dir: TempDir, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        let mut command = Self::command(dir.path(), arguments);
+        command.arg("--listen").arg(dir.path().join("worker.sock")).envs(variables.iter().copied());
         let server = Server::Unix(dir.path().join("worker.sock"));
-        let worker = Self { server, dir, child: Some(child) };
-        let deadline = super::secs(60);
-        while worker.server.ask("GET".parse().unwrap(), "/state", &[], "").await.is_err() {
-            assert!(!deadline.is_past(), "the worker did not begin to answer");
-            // Its first words on stderr would tell, but who reads a pipe must read all of it.
-            tokio::task::yield_now().await;
-        }
+        let worker = Self { child: Some(command.spawn().unwrap()), server, dir };
+        worker.wait_until_it_answers().await;
         worker
     }
 
-    fn spawn(dir: &Path, board: &str, options: &[&str]) -> Child {
+    /// The same, on a TCP port of this host.
+    pub async fn start_on_tcp(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut command = Self::command(dir.path(), arguments);
+        command.envs(variables.iter().copied());
+        if !arguments.contains(&"--listen") {
+            command.args(["--listen", "127.0.0.1:0"]);
+        }
+        let server = Server::Tcp(String::new());
+        let mut worker = Self { child: Some(command.spawn().unwrap()), server, dir };
+        let deadline = super::secs(60);
+        let port = loop {
+            let said = worker.stderr();
+            let port = said
+                .split_once("waits at http://")
+                .and_then(|(_, rest)| rest.split_once(';')?.0.rsplit(':').next()?.parse::<u16>().ok());
+            if let Some(port) = port {
+                break port;
+            }
+            assert!(!deadline.is_past(), "the worker did not begin to listen: {said}");
+            tokio::task::yield_now().await;
+        };
+        worker.server = Server::Tcp(format!("127.0.0.1:{port}"));
+        worker.wait_until_it_answers().await;
+        worker
+    }
+
+    async fn wait_until_it_answers(&self) {
+        let deadline = super::secs(60);
+        while self.server.ask("GET".parse().unwrap(), "/state", &[], "").await.is_err() {
+            assert!(!deadline.is_past(), "the worker did not begin to answer: {}", self.stderr());
+            // Its first words on stderr would tell, but who reads a pipe must read all of it.
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// The command, without the place where it listens, and without any variable of leviathan-worker's.
+    pub fn command(dir: &Path, arguments: &[&str]) -> Command {
         let mut command = standin(dir);
-        command.args(["serve", board, "--accelerator", "tcg", "--listen"]).arg(dir.join("worker.sock"));
-        command.args(options);
+        command.arg("serve").args(arguments).args(["--accelerator", "tcg"]);
         command.stdout(Stdio::null()).stderr(std::fs::File::create(dir.join("worker.stderr")).unwrap());
-        command.spawn().unwrap()
+        command
     }
 
     pub async fn get(&self, path: &str) -> (u16, String) {
@@ -92,6 +128,41 @@ impl Worker {
         assert_eq!(self.get("/dut/flashState").await.1, "DONE", "{}", self.stderr());
     }
 
+    /// What `/dut/diagnostics` tells.
+    pub async fn diagnostics(&self) -> Value {
+        serde_json::from_str(&self.get("/dut/diagnostics").await.1).unwrap()
+    }
+
+    /// The state of the flash, once it has ended.
+    pub async fn flash_ended(&self) -> String {
+        let deadline = super::secs(120);
+        loop {
+            let state = self.get("/dut/flashState").await.1;
+            if state != "PENDING" {
+                return state;
+            }
+            assert!(!deadline.is_past(), "the flash does not end: {}", self.stderr());
+        }
+    }
+
+    /// A connection on which a test says whatever it likes.
+    pub async fn connect(&self) -> Pin<Box<dyn Raw>> {
+        match &self.server {
+            Server::Tcp(address) => Box::pin(TcpStream::connect(address.as_str()).await.unwrap()),
+            Server::Unix(path) => Box::pin(UnixStream::connect(path).await.unwrap()),
+        }
+    }
+
+    /// Sends these bytes, and returns what comes back until the worker closes the connection.
+    pub async fn say(&self, bytes: &[u8]) -> String {
+        let mut connection = self.connect().await;
+        let mut heard = Vec::new();
+        // It may refuse before it has heard all.
+        let _ = connection.write_all(bytes).await;
+        let _ = super::secs(60).bound(connection.read_to_end(&mut heard)).await.unwrap();
+        String::from_utf8_lossy(&heard).into_owned()
+    }
+
     pub fn stderr(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("worker.stderr")).unwrap_or_default()
     }
@@ -124,6 +195,10 @@ impl Worker {
         assert_eq!(left, [".gate"], "{}", self.stderr());
     }
 }
+
+pub trait Raw: AsyncRead + AsyncWrite + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Send> Raw for T {}
 
 impl Drop for Worker {
     fn drop(&mut self) {

@@ -71,9 +71,9 @@ pub async fn keys(
     let lent = api.devices.find(&id)?;
     let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let keys = match kind.map(str::trim) {
-        Some(BYTES) => whole(request.into_body(), KEYS_BYTES).await?,
+        Some(BYTES) => whole(api.pieces(request.into_body()), KEYS_BYTES).await?,
         _ => {
-            let Asked(TypedKeys { text }) = request.extract().await?;
+            let Asked(TypedKeys { text }) = request.extract_with_state(&api).await?;
             text.into_bytes()
         }
     };

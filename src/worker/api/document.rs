@@ -83,7 +83,7 @@ impl Endpoint {
         self
     }
 
-    /// How it refuses, beside 400 and 500 which everything can come to.
+    /// How it refuses, beside the ways in which everything may be: 400, 401, 403, 500.
     pub fn refuses(self, refusals: &'static [u16]) -> Self {
         Self { refusals, ..self }
     }
@@ -152,7 +152,7 @@ fn operation(endpoint: &Endpoint, path: &str, schemas: &mut SchemaGenerator) -> 
             None => drop(responses.insert(status.to_string(), answer)),
         }
     }
-    for status in [400, 500].iter().chain(endpoint.refusals) {
+    for status in [400, 401, 403, 500].iter().chain(endpoint.refusals) {
         responses
             .entry(status.to_string())
             .or_insert_with(|| json!({ "$ref": "#/components/responses/Error" }));

@@ -87,6 +87,12 @@ impl ApiError {
         Self::user(StatusCode::UNPROCESSABLE_ENTITY, code, message)
     }
 
+    /// Nobody knows who asks.
+    pub fn unknown() -> Self {
+        let error = Self::user(StatusCode::UNAUTHORIZED, "no-token", crate::worker::access::WHO);
+        error.hint("the token is what the server was started with, by --token-file or STANDIN_TOKEN")
+    }
+
     /// The server or its host failed.
     pub fn lab(code: &str, message: impl ToString) -> Self {
         Self::of(StatusCode::INTERNAL_SERVER_ERROR, code, FaultOf::Lab, message)

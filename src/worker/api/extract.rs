@@ -1,6 +1,7 @@
 //! Reading requests: JSON bodies and queries of a type, refused with the name of the field that is wrong.
 
-use axum::body::Body;
+use std::sync::Arc;
+
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
@@ -8,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::Api;
 use super::error::ApiError;
 use crate::worker::answer::typed;
 use crate::worker::body::Pieces;
@@ -19,17 +21,17 @@ const WORDS_BYTES: usize = 4 << 20;
 #[derive(Debug)]
 pub struct Asked<T>(pub T);
 
-impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Asked<T> {
+impl<T: DeserializeOwned> FromRequest<Arc<Api>> for Asked<T> {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+    async fn from_request(request: Request, api: &Arc<Api>) -> Result<Self, ApiError> {
         let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
         // A page of somebody else's can make a browser send a form or plain text, but no JSON.
         if kind.and_then(|kind| kind.split(';').next()).map(str::trim) != Some(JSON) {
             let message = format!("expected a body of type {JSON}, found {}", kind.unwrap_or("none"));
             return Err(ApiError::user(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not-json", message));
         }
-        let text = whole(request.into_body(), WORDS_BYTES).await?;
+        let text = whole(api.pieces(request.into_body()), WORDS_BYTES).await?;
         Ok(Self(parse(&text)?))
     }
 }
@@ -38,8 +40,7 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Asked<T> {
 pub const JSON: &str = "application/json";
 
 /// All of a body, up to a limit.
-pub async fn whole(body: Body, limit: usize) -> Result<Vec<u8>, ApiError> {
-    let mut pieces = Pieces::of(body);
+pub async fn whole(mut pieces: Pieces, limit: usize) -> Result<Vec<u8>, ApiError> {
     let mut all = Vec::new();
     while let Some(piece) = pieces.next().await? {
         if all.len() + piece.len() > limit {

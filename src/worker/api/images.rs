@@ -296,7 +296,29 @@ pub async fn receive(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let digest = ImageDigest::parse(&digest)?;
+    let mut pieces = api.pieces(body);
+    let received = take(&api, &digest, &headers, &mut pieces).await;
+    // An answer in the middle of a body is lost to clients that write on; so a short rest is read for them.
+    let mut rest = 0;
+    while let Ok(Some(piece)) = pieces.next().await {
+        rest += piece.len();
+        if rest > READ_IN_VAIN {
+            break;
+        }
+    }
+    received
+}
+
+/// How much of a body is read although nobody wants it.
+const READ_IN_VAIN: usize = 4 << 20;
+
+async fn take(
+    api: &Arc<Api>,
+    digest: &str,
+    headers: &HeaderMap,
+    pieces: &mut Pieces,
+) -> Result<Response, ApiError> {
+    let digest = ImageDigest::parse(digest)?;
     let hasher = match digest.kind {
         DigestKind::Blake3 => Hasher::Blake3(Box::default()),
         DigestKind::Sha256 => Hasher::Sha256(sha2::Sha256::default()),
@@ -322,7 +344,6 @@ pub async fn receive(
     let part = blocking(move || begun.images.begin(length.unwrap_or(0))).await?;
     let file = part.reopen().map_err(cannot_keep)?;
     let (mut sink, mut came) = ((file, hasher, Vec::with_capacity(WRITTEN_AT_ONCE)), 0);
-    let mut pieces = Pieces::of(body);
     while let Some(piece) = pieces.next().await? {
         came += piece.len() as u64;
         if came > limit {

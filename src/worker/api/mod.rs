@@ -14,9 +14,12 @@ mod flash;
 mod images;
 mod server;
 
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::Response;
@@ -26,6 +29,7 @@ use self::document::Endpoint;
 use self::error::ApiError;
 use self::extract::Json;
 use self::images::Images;
+use super::body::Pieces;
 use super::devices::Devices;
 use super::operation::OperationFacts;
 
@@ -43,13 +47,21 @@ pub use self::server::{BoardLine, ServerFacts};
 pub struct Api {
     devices: Arc<Devices>,
     images: Images,
+    /// How long a client may be silent in the middle of a body.
+    silence: Duration,
 }
 
 impl Api {
-    /// On these devices. Images that are sent lie in `uploads` until they are flashed, at most `limit` bytes each.
-    pub fn new(devices: Arc<Devices>, uploads: std::path::PathBuf, limit: u64) -> Arc<Self> {
+    /// On these devices. Images that are sent lie in `uploads` until they are flashed, at most `limit` bytes together. A client
+    /// may be silent in the middle of a body for as long as `silence`.
+    pub fn new(devices: Arc<Devices>, uploads: PathBuf, limit: u64, silence: Duration) -> Arc<Self> {
         let images = Images::new(uploads, devices.supply.host.images(), limit);
-        Arc::new(Self { devices, images })
+        Arc::new(Self { devices, images, silence })
+    }
+
+    /// The pieces of a request's body.
+    fn pieces(&self, body: Body) -> Pieces {
+        Pieces::of(body, self.silence)
     }
 
     /// Closes the devices that clients left.

@@ -14,39 +14,58 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::oneshot;
 
+use super::DRIP;
 use super::flash::FlashState;
 use crate::board::Login;
 use crate::deadline::Deadline;
+use crate::device::power::PowerState;
 use crate::device::{Device, DeviceError};
 use crate::message::chain;
 use crate::sys::blocking::blocking;
 use crate::worker::Worker;
 use crate::worker::answer::{Refusal, plain, typed, word};
 use crate::worker::body;
-use crate::worker::keeper::KeeperError;
+use crate::worker::keeper::{KeeperError, Work};
 
 /// How long switching may take; a QEMU that needs longer hangs.
 const SWITCHING: Duration = Duration::from_secs(60);
 
-/// How often a client that waits is told that it does not wait in vain; it gives up after 30 s of silence.
-const DRIP: Duration = Duration::from_secs(5);
-
 type Answered = Result<Result<(), DeviceError>, KeeperError>;
 
-/// On; already on is fine. Words of patience come while it lasts. A failure before the first of them is a 500,
-/// a later one ends the text with `error:`, and never with `OK`.
+/// On; already on is fine.
 pub async fn on(State(worker): State<Arc<Worker>>) -> Result<Response, Refusal> {
+    switch(&worker, "power on", |device| Box::pin(make_run(device, Deadline::after(SWITCHING)))).await
+}
+
+/// Off; already off is fine, and so is a system that has halted itself.
+pub async fn off(State(worker): State<Arc<Worker>>) -> Result<Response, Refusal> {
+    switch(&worker, "power off", |device| Box::pin(device.power_off())).await
+}
+
+/// Words of patience come while it lasts, or while it waits for a flash. A failure before the first of them is a
+/// 500, a later one ends the text with `error:`, and never with `OK`.
+async fn switch(
+    worker: &Arc<Worker>,
+    activity: &'static str,
+    work: impl for<'a> FnOnce(&'a mut Device) -> Work<'a, Result<(), DeviceError>> + Send + 'static,
+) -> Result<Response, Refusal> {
     let (done, mut waiting) = oneshot::channel();
+    let keeper = worker.keeper.clone();
     // It goes on when the client hangs up; the keeper owns the work, and the task ends with it.
     tokio::spawn(async move {
-        let work = worker.keeper.perform("power on", |device| {
-            Box::pin(async move { device.power_on(Deadline::after(SWITCHING)).await })
-        });
-        let _ = done.send(work.await);
+        let _ = done.send(keeper.perform(activity, work).await);
     });
     match Deadline::after(DRIP).bound(&mut waiting).await {
         Ok(answered) => told(answered).map(|()| word("OK")),
         Err(_) => Ok(typed("text/html; charset=utf-8", Body::from_stream(drip(waiting)))),
+    }
+}
+
+/// Clients mean that it shall run: one that halted itself, or whose QEMU is gone, is taken off its power first.
+async fn make_run(device: &mut Device, deadline: Deadline) -> Result<(), DeviceError> {
+    match device.power_state() {
+        PowerState::Running => Ok(()),
+        PowerState::Off | PowerState::Halted | PowerState::Unknown => device.power_cycle(deadline).await,
     }
 }
 
@@ -82,14 +101,6 @@ fn told(answered: Result<Answered, oneshot::error::RecvError>) -> Result<(), Ref
     }
 }
 
-/// Off; already off is fine, and so is a system that has halted itself.
-pub async fn off(State(worker): State<Arc<Worker>>) -> Result<Response, Refusal> {
-    let off = worker.keeper.perform("power off", |device| Box::pin(device.power_off()));
-    let off = off.await.map_err(Refusal::failed)?;
-    off.map_err(|error| Refusal::failed(chain(&error)))?;
-    Ok(word("OK"))
-}
-
 #[derive(Debug, Deserialize)]
 pub struct Network {
     #[expect(dead_code, reason = "a stand-in's network is there from the beginning")]
@@ -99,7 +110,7 @@ pub struct Network {
 
 /// A wired network is there from the beginning; a wireless one is nowhere, which is said.
 pub async fn network(State(worker): State<Arc<Worker>>, request: Body) -> Result<Response, Refusal> {
-    let asked: Network = body::json(request).await?;
+    let asked: Network = body::json(worker.pieces(request)).await?;
     if asked.wireless.is_some_and(|wireless| wireless.is_object()) {
         tracing::warn!(
             board = worker.settings.board.slug,
@@ -117,7 +128,7 @@ pub struct Ip {
 /// The address on which this host reaches the device; asked anew each time. What is no name of the network's own
 /// is given back, as clients expect.
 pub async fn ip(State(worker): State<Arc<Worker>>, request: Body) -> Result<Response, Refusal> {
-    let asked: Ip = body::json(request).await?;
+    let asked: Ip = body::json(worker.pieces(request)).await?;
     let Some(target) = asked.target else { return Err(Refusal::failed("Target missing")) };
     if !target.ends_with(".local") {
         return Ok(plain(target));
@@ -143,6 +154,9 @@ pub async fn diagnostics(State(worker): State<Arc<Worker>>) -> Response {
             FlashState::Error(_) => "error",
         },
         "flashError": match flash { FlashState::Error(cause) => Some(cause), _ => None },
+        "flashProgress": worker.flash.progress().map(|now| {
+            json!({ "readBytes": now.read, "ofBytes": now.file, "writtenBytes": now.written })
+        }),
         "address": handles.address,
         "holder": worker.lease.holder(),
         "lastEvents": events,
@@ -185,13 +199,19 @@ const COMMAND_GIVEN: Duration = Duration::from_secs(10);
 
 /// Logs in if need be, and runs one command.
 pub async fn serial_exec(State(worker): State<Arc<Worker>>, request: Body) -> Result<Response, Refusal> {
-    let asked: SerialExec = body::json(request).await?;
+    let asked: SerialExec = body::json(worker.pieces(request)).await?;
     let Some(command) = asked.cmd else { return Err(Refusal::failed("cmd missing")) };
+    if worker.flash.state() == FlashState::Pending {
+        return Err(Refusal::failed("a flash is under way"));
+    }
     let run = worker.keeper.perform("serial command", |device| Box::pin(run_command(device, command)));
     Ok(plain(run.await.map_err(Refusal::failed)?.map_err(Refusal::failed)?))
 }
 
 async fn run_command(device: &mut Device, command: String) -> Result<String, String> {
+    if device.power_state() != PowerState::Running {
+        return Err(format!("{} is off, or has halted itself", device.board.slug));
+    }
     let deadline = Deadline::after(COMMAND_GIVEN);
     let root = || Login { user: "root".to_owned(), password: None };
     let login = device.board.login.clone().unwrap_or_else(root);

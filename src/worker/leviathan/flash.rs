@@ -14,9 +14,12 @@ use axum::response::Response;
 use serde_json::json;
 use tokio::sync::watch;
 
+use super::upload::Complete;
 use crate::deadline::Deadline;
 use crate::device::Device;
-use crate::io::image::Image;
+use crate::io::cache::Cache;
+use crate::io::image::pass::Progress;
+use crate::io::image::{Expected, Image};
 use crate::message::chain;
 use crate::procedure;
 use crate::sys::blocking::blocking;
@@ -48,11 +51,19 @@ pub struct StateError {
 /// The worker's flashes, one at a time.
 #[derive(Debug)]
 pub struct Flash {
-    state: Arc<watch::Sender<FlashState>>,
+    now: Arc<watch::Sender<Now>>,
+    progress: Arc<watch::Sender<Option<Progress>>>,
     file: PathBuf,
 }
 
-/// How often clients ask, in seconds between two times: leviathan's core, lib/components/worker.
+#[derive(Debug, Clone)]
+struct Now {
+    /// Counts the flashes, so that the end of one that was cut never tells of the next.
+    number: u64,
+    state: FlashState,
+}
+
+/// How often clients ask, in seconds between two times: leviathan's core, lib/common/worker.js.
 const CLIENT_ASKS_EVERY: Duration = Duration::from_secs(25);
 
 /// How long the answer to `flashImage` is held back, so that a client sees the end of a short flash at once and not
@@ -73,17 +84,29 @@ impl Flash {
         if let Some(folder) = file.parent() {
             fs::create_dir_all(folder).map_err(failed)?;
         }
-        Ok(Self { state: Arc::new(watch::Sender::new(state)), file: file.to_owned() })
+        let now = Arc::new(watch::Sender::new(Now { number: 0, state }));
+        Ok(Self { now, progress: Arc::new(watch::Sender::new(None)), file: file.to_owned() })
     }
 
     /// How far it is.
     pub fn state(&self) -> FlashState {
-        self.state.borrow().clone()
+        self.now.borrow().state.clone()
+    }
+
+    /// How far the image has been read, in the flash that is under way or in the last one.
+    pub fn progress(&self) -> Option<Progress> {
+        *self.progress.borrow()
+    }
+
+    /// Tells each change of it.
+    pub fn watch_progress(&self) -> watch::Receiver<Option<Progress>> {
+        self.progress.subscribe()
     }
 
     /// `IDLE` again; what was under way has been cut.
     pub fn forget(&self) -> Result<(), StateError> {
-        self.state.send_replace(FlashState::Idle);
+        self.now.send_modify(|now| *now = Now { number: now.number + 1, state: FlashState::Idle });
+        self.progress.send_replace(None);
         match fs::remove_file(&self.file) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
                 Err(StateError { path: self.file.clone(), source })
@@ -93,16 +116,18 @@ impl Flash {
     }
 
     /// `PENDING`, unless it is already.
-    fn begin(&self) -> Option<UnderWay> {
-        let begun = self.state.send_if_modified(|state| {
-            let idle = *state != FlashState::Pending;
-            *state = FlashState::Pending;
+    pub(super) fn begin(&self) -> Option<UnderWay> {
+        let mut number = None;
+        self.now.send_if_modified(|now| {
+            let idle = now.state != FlashState::Pending;
+            if idle {
+                *now = Now { number: now.number + 1, state: FlashState::Pending };
+                number = Some(now.number);
+            }
             idle
         });
-        if !begun {
-            return None;
-        }
-        let under_way = UnderWay { state: self.state.clone(), ended: false };
+        let under_way = UnderWay { now: self.now.clone(), number: number?, ended: false };
+        self.progress.send_replace(None);
         match fs::write(&self.file, "accepted\n") {
             Ok(()) => Some(under_way),
             Err(error) => {
@@ -111,33 +136,41 @@ impl Flash {
             }
         }
     }
+
+    /// Waits until none is under way.
+    async fn ended(&self) -> FlashState {
+        let mut now = self.now.subscribe();
+        // The sender is `self`'s own.
+        let ended = now.wait_for(|now| now.state != FlashState::Pending).await;
+        ended.map_or(FlashState::Idle, |now| now.state.clone())
+    }
 }
 
 /// A flash that is under way; dropped before its end, it has failed.
-struct UnderWay {
-    state: Arc<watch::Sender<FlashState>>,
+pub(super) struct UnderWay {
+    now: Arc<watch::Sender<Now>>,
+    number: u64,
     ended: bool,
 }
 
 impl UnderWay {
-    fn end(mut self, outcome: Result<(), String>) {
+    pub(super) fn end(mut self, outcome: Result<(), String>) {
         self.ended = true;
-        let state = match outcome {
+        self.replace(match outcome {
             Ok(()) => FlashState::Done,
             Err(cause) => {
                 tracing::error!(cause, "the flash failed");
                 FlashState::Error(cause)
             }
-        };
-        self.replace(state);
+        });
     }
 
     /// A teardown meanwhile has the last word.
     fn replace(&self, ended: FlashState) {
-        self.state.send_if_modified(|state| {
-            let counts = *state == FlashState::Pending;
+        self.now.send_if_modified(|now| {
+            let counts = now.number == self.number;
             if counts {
-                *state = ended;
+                now.state = ended;
             }
             counts
         });
@@ -155,29 +188,29 @@ impl Drop for UnderWay {
 /// Accepts always; what was wrong is told by the state. Asked again while one is under way, it is the same one.
 pub async fn flash_image(State(worker): State<Arc<Worker>>) -> Response {
     if let Some(under_way) = worker.flash.begin() {
-        let uploaded = worker.upload.complete();
-        let images = worker.settings.images.clone();
-        let given = CLIENT_ASKS_EVERY * worker.settings.flash_tries.saturating_sub(1).max(1);
-        let keeper = worker.keeper.clone();
         // It goes on when the client hangs up. The keeper owns the work; the task ends with it.
-        tokio::spawn(async move {
-            let flashed = match uploaded {
-                Ok(path) => {
-                    let work = keeper.perform("flash", move |device| {
-                        Box::pin(async move { flash(device, &path, &images, Deadline::after(given)).await })
-                    });
-                    work.await.unwrap_or_else(|cut| Err(cut.to_string()))
-                }
-                Err(refusal) => Err(refusal.message),
-            };
-            under_way.end(flashed);
-        });
+        tokio::spawn(flash_uploaded(worker.clone(), under_way));
     }
-    let mut state = worker.flash.state.subscribe();
-    let ended = state.wait_for(|state| *state != FlashState::Pending);
     // What has not ended by then, the client will see by its state.
-    let _ = Deadline::after(ANSWER_WITHIN).bound(ended).await;
+    let _ = Deadline::after(ANSWER_WITHIN).bound(worker.flash.ended()).await;
     typed("text/html; charset=utf-8", json!({ "timeoutTries": worker.settings.flash_tries }).to_string())
+}
+
+/// Flashes what was uploaded, and ends with the flash.
+pub(super) async fn flash_uploaded(worker: Arc<Worker>, under_way: UnderWay) {
+    let flashed = match worker.upload.complete() {
+        Ok(image) => {
+            let images = worker.settings.images.clone();
+            let given = CLIENT_ASKS_EVERY * worker.settings.flash_tries.saturating_sub(1).max(1);
+            let progress = worker.flash.progress.clone();
+            let work = worker.keeper.perform("flash", move |device| {
+                Box::pin(async move { flash(device, image, images, progress, Deadline::after(given)).await })
+            });
+            work.await.unwrap_or_else(|cut| Err(cut.to_string()))
+        }
+        Err(refusal) => Err(refusal.message),
+    };
+    under_way.end(flashed);
 }
 
 /// How far the flash is, in one word.
@@ -190,13 +223,26 @@ pub async fn flash_state(State(worker): State<Arc<Worker>>) -> Response {
     })
 }
 
-async fn flash(device: &mut Device, path: &Path, images: &Path, deadline: Deadline) -> Result<(), String> {
+async fn flash(
+    device: &mut Device,
+    upload: Arc<Complete>,
+    images: PathBuf,
+    progress: Arc<watch::Sender<Option<Progress>>>,
+    deadline: Deadline,
+) -> Result<(), String> {
     let medium = device.board.flash_medium();
     let (medium, capacity) = (medium.name.clone(), medium.size.0);
-    let (path, images) = (path.to_owned(), images.to_owned());
     let flashed = async {
-        let image = blocking(move || Image::open(&path, &images, &medium, capacity)).await;
-        let image = image.map_err(|error| chain(&error))?;
+        let open = move || {
+            let mut progress = |now| {
+                progress.send_replace(Some(now));
+            };
+            let expected = Expected { medium: &medium, capacity, sha256: None, progress: &mut progress };
+            upload.check_packed()?;
+            let opened = Image::open_expected(&upload.path(), &Cache::at(&images), expected);
+            opened.map_err(|error| chain(&error))
+        };
+        let image = blocking(open).await?;
         procedure::flash(device, &image).await.map_err(|error| chain(&error))
     };
     let late = |elapsed: crate::deadline::Elapsed| format!("it did not end within {:?}", elapsed.given);

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::State;
-use axum::response::Response;
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -12,15 +14,43 @@ use crate::board::Capability;
 use crate::worker::Worker;
 use crate::worker::answer::{Refusal, plain, typed, word};
 use crate::worker::body;
+use crate::worker::lease::{Owner, Taken};
+
+/// The header with which a holder says who they are, and is told so.
+const LEASE_ID: &str = "x-lease-id";
 
 /// Only the exact `OK` means that the caller has it.
-pub async fn start(State(worker): State<Arc<Worker>>) -> Response {
-    match worker.lease.take() {
-        Some(generation) => {
-            tracing::info!(generation, "the worker is taken");
-            word("OK")
+pub async fn start(State(worker): State<Arc<Worker>>) -> Result<Response, Refusal> {
+    let taken = worker.lease.take();
+    let taken = taken.map_err(|error| Refusal::failed(format!("cannot make a lease id: {error}")))?;
+    let Some(Taken { generation, id }) = taken else { return Ok(word("BUSY")) };
+    tracing::info!(generation, "the worker is taken");
+    let mut answer = word("OK");
+    let id = HeaderValue::from_str(&id).expect("hexadecimal digits may stand in a header");
+    answer.headers_mut().insert(LEASE_ID, id);
+    Ok(answer)
+}
+
+/// Refuses who says that they hold the device and do not, and with enforcement also who does not say it. Whoever
+/// had it last may still read the serial log, as clients do after the teardown.
+pub async fn check(State(worker): State<Arc<Worker>>, request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    let guarded = path.starts_with("/dut/") || path == "/teardown";
+    let says = request.headers().get(LEASE_ID).map(|id| worker.lease.owner(id.to_str().unwrap_or_default()));
+    let refused = match says {
+        Some(Owner::Present) => None,
+        Some(Owner::Last) if path == "/dut/serial" => None,
+        Some(_) if guarded || path == "/heartbeat" => Some("you do not hold this worker, or no more"),
+        None if guarded && worker.settings.enforce_leases => {
+            Some("this worker asks for the header `x-lease-id`, as `/start` answers it")
         }
-        None => word("BUSY"),
+        _ => None,
+    };
+    match refused {
+        Some(message) => {
+            Refusal { status: StatusCode::CONFLICT, message: message.to_owned() }.into_response()
+        }
+        None => next.run(request).await,
     }
 }
 
@@ -55,6 +85,12 @@ pub async fn contract(State(worker): State<Arc<Worker>>) -> Response {
             "screencapture": capabilities.contains(&Capability::Screen),
         },
     });
+    for (feature, value) in &worker.settings.features {
+        contract["supportedFeatures"][feature] = match value.as_str() {
+            "true" => json!(true),
+            text => json!(text),
+        };
+    }
     if let Some(uuid) = &worker.settings.uuid {
         contract["uuid"] = json!(uuid);
     }
@@ -67,7 +103,7 @@ pub struct Proxy {
 }
 
 /// There has been no proxy for long; its answer is still asked for.
-pub async fn proxy(request: Body) -> Result<Response, Refusal> {
-    let asked: Proxy = body::json(request).await?;
+pub async fn proxy(State(worker): State<Arc<Worker>>, request: Body) -> Result<Response, Refusal> {
+    let asked: Proxy = body::json(worker.pieces(request)).await?;
     Ok(if asked.port.is_some() { plain("127.0.0.1") } else { word("OK") })
 }

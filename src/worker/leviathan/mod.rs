@@ -3,20 +3,28 @@
 //! What clients depend on is kept to the letter; the defects that they had to live with are not. Every call may
 //! arrive twice, as clients try again when an answer was lost. The names here are the protocol's.
 
+mod direct;
 mod dut;
 pub mod flash;
 mod hold;
+mod screen;
+mod spool;
 pub mod upload;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::http::StatusCode;
+use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post};
 
 use super::Worker;
 use super::answer::Refusal;
 pub(in crate::worker) use dut::last_power_on;
+
+/// How often a client that waits is told that it does not wait in vain; it gives up after 30 s of silence.
+const DRIP: Duration = Duration::from_secs(5);
 
 /// The routes of the protocol.
 pub fn router(worker: Arc<Worker>) -> Router {
@@ -34,14 +42,20 @@ pub fn router(worker: Arc<Worker>) -> Router {
         .route("/dut/diagnostics", get(dut::diagnostics))
         .route("/dut/serial", get(dut::serial))
         .route("/dut/serial/exec", post(dut::serial_exec))
+        .route("/dut/keyboard", post(screen::keyboard))
+        .route("/dut/capture", post(screen::no_screen).get(screen::no_screen))
+        .route("/dut/liveStream", get(screen::no_screen))
         .route("/dut/sendImage/chunkSize", get(upload::chunk_size))
         .route("/dut/sendImage", post(upload::send_image))
         .route("/dut/flashImage", post(flash::flash_image))
         .route("/dut/flashState", get(flash::flash_state))
+        .route("/dut/flash", post(direct::flash))
         .fallback(unknown)
+        .method_not_allowed_fallback(unknown)
+        .layer(from_fn_with_state(worker.clone(), hold::check))
         .with_state(worker)
 }
 
 async fn unknown() -> Refusal {
-    Refusal { status: StatusCode::NOT_FOUND, message: "no such path".to_owned() }
+    Refusal { status: StatusCode::NOT_FOUND, message: "there is nothing of this method and path".to_owned() }
 }

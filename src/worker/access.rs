@@ -1,0 +1,87 @@
+//! Who may come in: everybody, or those who know a token.
+//!
+//! The token goes before every path, whatever stands behind it. Nothing to clean up.
+
+use axum::Router;
+use axum::extract::Request;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
+
+use super::answer::Refusal;
+use super::api::error::ApiError;
+
+/// What whoever comes in must know; never shown.
+#[derive(Clone, Copy)]
+pub struct Token(blake3::Hash);
+
+impl Token {
+    /// Fewer characters can be guessed.
+    pub const SHORTEST: usize = 16;
+
+    /// `None` if it could be guessed, or cannot stand in a header.
+    pub fn new(text: &str) -> Option<Self> {
+        let fits = text.len() >= Self::SHORTEST && text.bytes().all(|byte| byte.is_ascii_graphic());
+        fits.then(|| Self(blake3::hash(text.as_bytes())))
+    }
+
+    /// Takes as long for any text of this length.
+    fn is(self, text: &[u8]) -> bool {
+        // Hashes of blake3 are compared in constant time.
+        self.0 == blake3::hash(text)
+    }
+}
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Token")
+    }
+}
+
+/// The router, for those who send `Authorization: Bearer TOKEN` and nobody else.
+pub fn guarded(router: Router, token: Token) -> Router {
+    router.layer(from_fn(move |request: Request, next: Next| async move {
+        let given = request.headers().get(header::AUTHORIZATION).and_then(|value| bearer(value.as_bytes()));
+        if given.is_some_and(|given| token.is(given)) {
+            return next.run(request).await;
+        }
+        if request.uri().path().starts_with("/v1") { ApiError::unknown().into_response() } else { unknown() }
+    }))
+}
+
+/// The scheme's name may be written in any case (RFC 9110, 11.1).
+fn bearer(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = value.split_at_checked(7)?;
+    scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
+}
+
+/// What somebody without the token is told.
+pub const WHO: &str = "this worker asks for `Authorization: Bearer TOKEN`";
+
+fn unknown() -> Response {
+    let message = WHO.to_owned();
+    let mut answer = Refusal { status: StatusCode::UNAUTHORIZED, message }.into_response();
+    answer.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_taken_from_its_header_in_any_case() {
+        assert_eq!(bearer(b"bearer  abc "), Some(b"abc".as_slice()));
+        for other in [b"".as_slice(), b"Bearer", b"Basic abcdef", b"Bearerabc"] {
+            assert_eq!(bearer(other), None);
+        }
+    }
+
+    #[test]
+    fn a_token_that_can_be_guessed_is_none() {
+        assert!(Token::new("0123456789abcde").is_none());
+        assert!(Token::new("0123456789 abcdef").is_none());
+        let token = Token::new("0123456789abcdef").unwrap();
+        assert!(token.is(b"0123456789abcdef") && !token.is(b"0123456789abcdeF"));
+    }
+}
