@@ -9,13 +9,14 @@ mod by_hand;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use by_hand::median;
 use standin::board::catalog::Catalog;
 use standin::device::power::InstalledFirmware;
 use standin::device::storage::Storage;
+use standin::io::cache::Cache;
 use standin::io::image::Image;
 use standin::io::selftest::SELFTEST_IMAGE;
 use standin::lab::player::{AcceleratorChoice, choose};
@@ -57,8 +58,8 @@ async fn firmware_alone(slug: &str) -> Duration {
     let InstalledFirmware::Uefi { code, variables: template, format } = player.firmware else {
         panic!("{slug} has no UEFI")
     };
-    let image = Image::built_in("selftest", SELFTEST_IMAGE, dir.path()).unwrap();
-    let mut storage = Storage::create(&board, dir.path(), &player.program).unwrap();
+    let image = Image::built_in("selftest", SELFTEST_IMAGE, &Cache::at(dir.path())).unwrap();
+    let mut storage = Storage::create(&board, dir.path()).unwrap();
     storage.flash(&board.flash.medium, &image).await.unwrap();
     let variables = dir.path().join("variables.fd");
     std::fs::copy(template, &variables).unwrap();
@@ -77,10 +78,8 @@ async fn firmware_alone(slug: &str) -> Duration {
 fn suite(slug: &str) -> Duration {
     let dir = tempfile::tempdir().unwrap();
     let begun = Instant::now();
-    let status = Command::new(env!("CARGO_BIN_EXE_standin"))
+    let status = support::standin(dir.path())
         .args(["test", "smoke", "--accelerator", "tcg", "--board", slug])
-        .env("STANDIN_RUNS", dir.path().join("runs"))
-        .env("STANDIN_CACHE", dir.path().join("cache"))
         .stderr(Stdio::null())
         .status()
         .unwrap();

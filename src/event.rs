@@ -90,11 +90,26 @@ pub enum EventKind {
         /// The digest of the written content, by which the cache knows it.
         digest: String,
     },
+    /// A medium was changed while it was at the host.
+    Prepared {
+        /// The medium's name in the board file.
+        medium: String,
+        /// `write`, `merge-json`, `remove` or `expand`.
+        change: String,
+        /// The file, such as `boot:/config.json`, or the partition that has grown, as in `2:`.
+        place: String,
+        /// How many bytes the file or the partition has now.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        bytes: Option<u64>,
+        /// SHA-256 of the file's content now, in hexadecimal.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        sha256: Option<String>,
+    },
 }
 
 impl EventKind {
     /// The names that a suite may wait for, in the order of the variants.
-    pub const NAMES: [&'static str; 13] = [
+    pub const NAMES: [&'static str; 14] = [
         "power-on",
         "power-off",
         "button-press",
@@ -108,6 +123,7 @@ impl EventKind {
         "flashed",
         "link-up",
         "link-down",
+        "prepared",
     ];
 
     /// The name under which suites and reports know it.
@@ -126,6 +142,7 @@ impl EventKind {
             Self::Flashed { .. } => 10,
             Self::LinkUp { .. } => 11,
             Self::LinkDown { .. } => 12,
+            Self::Prepared { .. } => 13,
         };
         Self::NAMES[index]
     }

@@ -132,7 +132,7 @@ fn a_broken_file_is_told_everything_at_once_with_lines() {
   {size}: media.disk.size: expected a size such as `8GiB` or `512MiB`, found the number `256`
   {rest}: power.rset: no such key
 hint: did you mean `power.rest`?
-  {machine}: qemu.machine: expected `q35`, `pc`, `virt`, `raspi2b`, `raspi3ap` or `raspi3b`, found `q53`
+  {machine}: qemu.machine: expected `q35`, `pc`, `virt` or `raspi3b`, found `q53`
 hint: did you mean `q35`?
 ",
         file.display()

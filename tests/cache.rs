@@ -155,6 +155,27 @@ fn no_cache_is_an_empty_one_and_none_is_made() {
 }
 
 #[test]
+fn the_limit_is_a_setting() {
+    let place = Place::new();
+    place.smoke();
+    assert_eq!(place.cache(&["list", "--cache-limit", "5GiB"], 0).1["limit_bytes"], 5u64 << 30);
+    let said =
+        support::standin(place.dir.path()).arg("cache").env("STANDIN_CACHE_LIMIT", "6MiB").output().unwrap();
+    assert!(String::from_utf8_lossy(&said.stderr).contains(" of 6.0 MiB in "), "{said:?}");
+    let (_, pruned) = place.cache(&["prune", "--cache-limit", "0B"], 0);
+    assert_eq!((&pruned["removed"], &pruned["limit_bytes"]), (&1.into(), &0.into()));
+    for nonsense in ["much", "-1GiB", "20", ""] {
+        let refused = support::standin(place.dir.path())
+            .arg("cache")
+            .env("STANDIN_CACHE_LIMIT", nonsense)
+            .output()
+            .unwrap();
+        assert_eq!(refused.status.code(), Some(2), "{nonsense}: {refused:?}");
+        assert!(String::from_utf8_lossy(&refused.stderr).contains("expected a size such as"), "{refused:?}");
+    }
+}
+
+#[test]
 fn what_cannot_be_done_is_told_with_its_place() {
     let place = Place::new();
     let wrong = place.standin(&["cache", "prune", "--limit", "much"]);

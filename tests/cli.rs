@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -353,4 +354,39 @@ fn run_directories_that_cannot_be_made_break_the_lab_and_hint_at_another_place()
         assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
         assert!(stderr(&output).contains("hint: `--runs DIR`"), "{}", stderr(&output));
     }
+}
+
+#[test]
+fn a_user_without_a_home_gets_a_folder_that_is_theirs_alone() {
+    let place = Place::new();
+    let homeless = || {
+        let mut command = place.command(&["cache", "list"]);
+        for name in ["HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME", "STANDIN_CACHE", "STANDIN_RUNS"] {
+            command.env_remove(name);
+        }
+        command.env("TMPDIR", place.dir.path()).output().expect("the built program runs")
+    };
+    let home = place.dir.path().join(format!("standin-home-{}", nix::unistd::getuid()));
+    let mode = |mode| std::fs::set_permissions(&home, std::fs::Permissions::from_mode(mode)).unwrap();
+    for _ in 0..2 {
+        assert_eq!(homeless().status.code(), Some(0));
+        assert_eq!(std::fs::metadata(&home).unwrap().permissions().mode() & 0o777, 0o700);
+    }
+
+    let refused = || {
+        let output = homeless();
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        assert!(stderr(&output).contains("is not a folder for this user alone"), "{output:?}");
+        assert!(stderr(&output).contains("hint: set HOME, or name folders with"), "{output:?}");
+    };
+    mode(0o777);
+    refused();
+    mode(0o700);
+    std::fs::rename(&home, place.dir.path().join("elsewhere")).unwrap();
+    std::os::unix::fs::symlink("elsewhere", &home).unwrap();
+    refused();
+    std::fs::remove_file(&home).unwrap();
+    std::fs::write(&home, "").unwrap();
+    refused();
+    place.expect_nothing_left();
 }

@@ -1,6 +1,6 @@
 //! A host that fails is told apart from a DUT that fails.
 
-use std::process::Command;
+mod support;
 
 const FULL_SUITE: &str = r#"
 title = "Full"
@@ -20,18 +20,11 @@ steps = [
 #[ignore = "needs to mount a small file system; `scripts/test` runs it where that may be done"]
 fn a_full_disk_of_the_host_breaks_the_run_and_does_not_fail_the_dut() {
     let dir = tempfile::tempdir().unwrap();
-    let suite = dir.path().join("full.toml");
-    std::fs::write(&suite, FULL_SUITE).unwrap();
-    let small = dir.path().join("small");
-    std::fs::create_dir(&small).unwrap();
-    // The mount lives in a namespace of its own and goes with it.
-    let output = Command::new("unshare")
-        .args(["--mount", "sh", "-c", r#"mount -t tmpfs -o size=5m tmpfs "$1" && shift && exec "$@""#, "sh"])
-        .arg(&small)
-        .arg(env!("CARGO_BIN_EXE_standin"))
-        .args(["--runs".as_ref(), small.as_os_str(), "test".as_ref(), suite.as_os_str()])
-        .args(["--board", "pc-seabios", "--accelerator", "tcg"])
-        .env("STANDIN_CACHE", dir.path().join("cache"))
+    std::fs::write(dir.path().join("full.toml"), FULL_SUITE).unwrap();
+    std::fs::create_dir(dir.path().join("small")).unwrap();
+    let script = r#"mount -t tmpfs -o size=5m tmpfs small; exec "$0" --runs small "$@""#;
+    let output = support::in_own_mounts(dir.path(), script)
+        .args(["test", "full.toml", "--board", "pc-seabios", "--accelerator", "tcg"])
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -4,6 +4,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::ops::ControlFlow;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Barrier;
@@ -15,12 +16,18 @@ use standin::io::image::{Expected, Image, ImageError};
 const CAPACITY: u64 = 64 << 20;
 
 fn open(path: &Path, cache: &Path) -> Result<Image, ImageError> {
-    Image::open(path, cache, "disk", CAPACITY)
+    Image::open(path, &Cache::at(cache), "disk", CAPACITY)
 }
 
 fn expect(path: &Path, cache: &Path, sha256: &str) -> Result<Image, ImageError> {
     let sha256 = Some(sha256.to_owned());
-    let expected = Expected { medium: "disk", capacity: CAPACITY, sha256, progress: &mut |_| {} };
+    let expected = Expected {
+        medium: "disk",
+        capacity: CAPACITY,
+        sha256,
+        bmap: None,
+        progress: &mut |_| ControlFlow::Continue(()),
+    };
     Image::open_expected(path, &Cache::at(cache), expected)
 }
 
@@ -149,6 +156,36 @@ fn qcow2(content: &[u8]) -> Vec<u8> {
     file
 }
 
+/// In blocks of 512 bytes: zeros as holes or filled, what repeats filled, and the rest as it is.
+fn android(content: &[u8]) -> Vec<u8> {
+    let mut chunks: Vec<(u32, Vec<u8>, u32)> = Vec::new();
+    for (index, block) in content.chunks(512).enumerate() {
+        let repeats = block.chunks(4).all(|word| *word == block[..4]);
+        let (kind, stored) = match repeats {
+            true if block[0] == 0 && index / 2048 % 2 == 0 => (0xcac3, &[][..]),
+            true => (0xcac2, &block[..4]),
+            false => (0xcac1, block),
+        };
+        match chunks.last_mut() {
+            Some((0xcac1, bytes, blocks)) if kind == 0xcac1 => {
+                bytes.extend_from_slice(stored);
+                *blocks += 1;
+            }
+            Some((last, bytes, blocks)) if *last == kind && bytes == stored => *blocks += 1,
+            _ => chunks.push((kind, stored.to_vec(), 1)),
+        }
+    }
+    chunks.push((0xcac4, vec![1, 2, 3, 4], 0));
+    let words = |words: &[u32]| words.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
+    let (blocks, count) = (content.len() / 512, chunks.len());
+    let mut file = words(&[0xed26_ff3a, 1, 28 | 12 << 16, 512, blocks as u32, count as u32, 0]);
+    for (kind, stored, blocks) in chunks {
+        file.extend(words(&[kind, blocks, stored.len() as u32 + 12]));
+        file.extend(stored);
+    }
+    file
+}
+
 fn hex(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -176,6 +213,7 @@ fn every_format_gives_the_same_content_with_its_zeros_as_holes() {
         ("two.lz4", both(lz4)),
         ("zip", zip(&[("os.img", &content)])),
         ("qcow2", qcow2(&content)),
+        ("android", android(&content)),
     ];
     let data: usize = content.chunks(4096).filter(|block| block.iter().any(|byte| *byte != 0)).count();
     for (name, packed) in table {
@@ -204,7 +242,7 @@ fn what_cannot_be_flashed_is_refused_with_what_is_wrong_and_where() {
     overlay[15] = 112;
     let bomb = gzip(&vec![0; CAPACITY as usize + 1]);
     let stacked = [gzip(&vec![0; CAPACITY as usize]), gzip(b"x")].concat();
-    let table: [(&str, Vec<u8>, &str); 20] = [
+    let table: [(&str, Vec<u8>, &str); 23] = [
         ("empty", Vec::new(), "is empty"),
         ("empty.gz", gzip(b""), "is empty"),
         ("cut.gz", cut(gzip(&content)), "damaged at or before byte "),
@@ -221,7 +259,10 @@ fn what_cannot_be_flashed_is_refused_with_what_is_wrong_and_where() {
         ("crc.gz", flipped, "corrupt gzip stream"),
         ("two.zip", zip(&[("a.img", &content), ("b.img", &content)]), "it holds 2 files"),
         ("layer.qcow2", overlay, "it is a layer over another file"),
-        ("android", b"\x3a\xff\x26\xed\0\0\0\0".to_vec(), "is an Android sparse image"),
+        ("7z", b"7z\xbc\xaf\x27\x1c\0\0".to_vec(), "is a 7z archive"),
+        ("cut.simg", cut(android(&content)), "damaged at or before byte "),
+        ("more.simg", trailing(android(&content)), "garbage behind the end"),
+        ("long.simg", [&android(&content)[..16], &[0xff; 40]].concat(), "and medium `disk` only 67108864"),
         ("large", vec![1; CAPACITY as usize + 1], "has 67108865 bytes, and medium `disk` only 67108864"),
         ("bomb.gz", bomb, "more bytes, unpacked, than the 67108864"),
         ("stacked.gz", stacked, "more bytes, unpacked, than the 67108864"),
@@ -276,8 +317,11 @@ fn a_known_image_is_not_read_again_and_a_changed_one_is() {
     let mut told = 0;
     let mut passes = |path: &Path| {
         let before = told;
-        let progress = &mut |_| told += 1;
-        let expected = Expected { medium: "disk", capacity: CAPACITY, sha256: None, progress };
+        let progress = &mut |_| {
+            told += 1;
+            ControlFlow::Continue(())
+        };
+        let expected = Expected { medium: "disk", capacity: CAPACITY, sha256: None, bmap: None, progress };
         let image = Image::open_expected(path, &Cache::at(&cache), expected).unwrap();
         (told > before, image)
     };
@@ -311,8 +355,11 @@ fn two_who_open_the_same_new_image_unpack_it_once() {
     let work = || {
         begin.wait();
         let mut unpacked = false;
-        let progress = &mut |_| unpacked = true;
-        let expected = Expected { medium: "disk", capacity: CAPACITY, sha256: None, progress };
+        let progress = &mut |_| {
+            unpacked = true;
+            ControlFlow::Continue(())
+        };
+        let expected = Expected { medium: "disk", capacity: CAPACITY, sha256: None, bmap: None, progress };
         let image = Image::open_expected(&path, &Cache::at(&cache), expected).unwrap();
         (unpacked, fs::read(image.base().path()).unwrap() == content)
     };
@@ -410,7 +457,7 @@ const MUTATIONS: usize = 10_000;
 fn no_mutated_image_passes_for_what_it_is_not() {
     let dir = tempfile::tempdir().unwrap();
     let content = content(24 << 10);
-    let packed: [(&str, Vec<u8>); 7] = [
+    let packed: [(&str, Vec<u8>); 8] = [
         ("gz", gzip(&content)),
         ("xz", xz(&content)),
         ("zst", zstd(&content)),
@@ -418,6 +465,7 @@ fn no_mutated_image_passes_for_what_it_is_not() {
         ("lz4", lz4(&content)),
         ("zip", zip(&[("os.img", &content)])),
         ("qcow2", qcow2(&content)),
+        ("android", android(&content)),
     ];
     let expected = hex(&content);
     let (cache, path) = (Cache::at(&dir.path().join("cache")), dir.path().join("mutated"));
@@ -432,8 +480,14 @@ fn no_mutated_image_passes_for_what_it_is_not() {
         // A new file each time: a known one would not be read.
         fs::write(&path, &mutated).unwrap();
         // Those without a checksum of their whole content are checked by the digest that lies beside them.
-        let sha256 = (*format == "qcow2" || round % 2 == 0).then(|| expected.clone());
-        let wanted = Expected { medium: "disk", capacity: 1 << 20, sha256, progress: &mut |_| {} };
+        let sha256 = (matches!(*format, "qcow2" | "android") || round % 2 == 0).then(|| expected.clone());
+        let wanted = Expected {
+            medium: "disk",
+            capacity: 1 << 20,
+            sha256,
+            bmap: None,
+            progress: &mut |_| ControlFlow::Continue(()),
+        };
         match Image::open_expected(&path, &cache, wanted) {
             Err(error) if error.is_users() => refused += 1,
             Err(error) => panic!("round {round}, {format}: {error:?}"),

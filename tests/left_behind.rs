@@ -6,13 +6,13 @@
 mod support;
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use standin::procedure;
-use support::{processes_with, seabios_pc, secs};
+use support::{processes_with, seabios_pc, secs, standin};
 
 /// Long enough to be killed in, short enough to end: six boots of the SeaBIOS PC, some 0.6 s.
 fn start_run(dir: &Path) -> Child {
@@ -20,11 +20,8 @@ fn start_run(dir: &Path) -> Child {
 }
 
 fn start_suite(dir: &Path, suite: &str) -> Child {
-    Command::new(env!("CARGO_BIN_EXE_standin"))
+    standin(dir)
         .args(["test", suite, "--board", "pc-seabios", "--accelerator", "tcg"])
-        .env("STANDIN_RUNS", dir.join("runs"))
-        .env("STANDIN_CACHE", dir.join("cache"))
-        .stdin(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
         .expect("the built program runs")
@@ -122,12 +119,12 @@ steps = [
 ]
 "#;
 
-/// Its program has a child of its own, which nobody but its guard knows when standin is killed.
+/// Its program has a child of its own, in a session of its own, which nobody but its guard knows when standin is killed.
 const PROGRAM_SUITE: &str = r#"
 title = "Program"
 [[test]]
 title = "It runs a program"
-steps = [{ exec = ["sh", "-c", "tail -f $PWD/program.toml & touch ready; wait"] }]
+steps = [{ exec = ["sh", "-c", "setsid tail -f $PWD/program.toml & touch ready; wait"] }]
 "#;
 
 #[test]

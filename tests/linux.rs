@@ -58,3 +58,45 @@ async fn a_raspberry_pi_without_a_bootable_card_does_not_boot() {
     assert_eq!(hold.device.power_state(), PowerState::Off);
     hold.close_and_expect_nothing_left().await;
 }
+
+/// Runs tests/suites/prepare.toml through the command, as its user would.
+#[test]
+fn raspberrypi3_boots_from_what_was_written_to_its_card_and_the_image_stays_as_it_is() {
+    let image = image_of("STANDIN_LINUX_RPI", "raspberrypi-64");
+    let before = std::fs::read(&image).expect("the image can be read");
+    let dir = tempfile::tempdir().expect("a temporary directory can be made");
+    let suite = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/suites/prepare.toml");
+    let output = support::standin(dir.path())
+        .args(["test", suite, "--accelerator", "tcg", "--board", "raspberrypi3-64", "--report"])
+        .arg(dir.path().join("report"))
+        .args(["--merge-json", r#"STANDIN:/config.json={"hostname":"dut"}"#, "--expand", "--image"])
+        .arg(&image)
+        .output()
+        .expect("the built program runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(std::fs::read(&image).expect("it still can") == before, "the image was changed");
+    // What was changed is told, as it is part of what was tested.
+    let report = std::fs::read(dir.path().join("report/report.json")).expect("there is a report");
+    let report: serde_json::Value = serde_json::from_slice(&report).expect("it is JSON");
+    let edits = &report["boards"][0]["setting"]["edits"];
+    assert_eq!(edits[1], "merge JSON into `STANDIN:/config.json`", "{report:#}");
+    let told: Vec<_> = report["boards"][0]["suites"][0]["tests"]
+        .as_array()
+        .expect("the tests are a list")
+        .iter()
+        .flat_map(|test| test["events"].as_array().expect("the events are a list"))
+        .filter(|event| event["event"] == "prepared")
+        .map(|event| format!("{} {}", event["change"], event["place"]).replace('"', ""))
+        .collect();
+    let of_command = ["expand 1:", "merge-json STANDIN:/config.json"];
+    let of_suite = [
+        "write 1:/cmdline.txt",
+        "write 1:/network profiles/Wi-Fi.nmconnection",
+        "merge-json 1:/config.json",
+        "expand 1:",
+        "remove 1:/network profiles/wi-fi.nmconnection",
+    ];
+    assert_eq!(told, [&of_command[..], &of_suite, &of_command, &["write 1:/words"]].concat());
+    assert!(support::processes_with(dir.path()).is_empty());
+}

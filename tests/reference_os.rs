@@ -19,6 +19,7 @@ use std::process::{Command, Output};
 use standin::device::Device;
 use standin::device::console::Pattern;
 use standin::event::EventKind;
+use standin::io::cache::Cache;
 use standin::io::image::Image;
 use standin::procedure;
 use support::{Hold, secs};
@@ -34,7 +35,7 @@ fn image_of(variable: &str, kind: &str) -> PathBuf {
 /// The image, for the medium that the board's procedure writes.
 fn image_for(device: &Device, path: &Path, dir: &Path) -> Image {
     let medium = device.board.flash_medium();
-    Image::open(path, dir, &medium.name, medium.size.0).unwrap()
+    Image::open(path, &Cache::at(dir), &medium.name, medium.size.0).unwrap()
 }
 
 async fn wait_for(device: &mut Device, text: &str) {

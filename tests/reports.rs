@@ -71,6 +71,7 @@ fn report(suites: Vec<SuiteReport>) -> RunReport {
         accelerator: Some("tcg".to_owned()),
         qemu: Some("7.2.9".to_owned()),
         image: None,
+        edits: Vec::new(),
         host: HostFacts::here().expect("uname works"),
     };
     RunReport {

@@ -2,6 +2,7 @@
 
 mod support;
 
+use standin::io::cache::Cache;
 use standin::io::image::Image;
 use standin::suite::outcome::{Outcome, SuiteReport, Verdict};
 use standin::suite::run::{Options, run};
@@ -22,10 +23,11 @@ async fn run_on(
     let image: Image = hold.selftest();
     let run_dir = hold.dir.path().to_owned();
     let options = Options {
+        edits: &[],
         image: Some(&image),
         fail_fast: None,
         run_dir: &run_dir,
-        images: &run_dir,
+        images: &Cache::at(&run_dir),
         backend: "stand-in",
         cancel,
     };
@@ -133,6 +135,44 @@ async fn a_failure_says_what_was_seen_and_the_next_test_still_runs() {
         "{}",
         message(&report, 5)
     );
+    assert_eq!(Verdict::of([&report]), Verdict::Failed);
+}
+
+#[tokio::test]
+async fn a_suite_that_asks_for_what_cannot_be_fails_and_breaks_no_lab() {
+    let report = run_tests(
+        r#"
+        [[test]]
+        title = "no mains for the button"
+        steps = [{ power = "off" }, { power = "press" }]
+        [[test]]
+        title = "no mains for the reset"
+        steps = [{ power = "reset" }]
+        [[test]]
+        title = "no such program"
+        steps = [{ exec = ["/nonexistent/program"] }]
+        [[test]]
+        title = "no program"
+        steps = [{ exec = ["/"] }]
+        [[test]]
+        title = "no such cable"
+        steps = [{ link = "down", interface = "eth9" }]
+        [[test]]
+        title = "fine"
+        steps = [{ power = "on" }, { expect = "ready" }]
+        "#,
+    )
+    .await;
+    assert_eq!(outcomes(&report), ["passed", "failed", "failed", "failed", "failed", "failed", "passed"]);
+    for (test, expected) in [
+        (1, "cannot press the button of pc-seabios: its mains are off"),
+        (2, "cannot reset pc-seabios: its mains are off"),
+        (3, "cannot start `/nonexistent/program`: No such file or directory (os error 2)"),
+        (4, "cannot start `/`: Permission denied (os error 13)"),
+        (5, "pc-seabios has no such network interface"),
+    ] {
+        assert_eq!(message(&report, test), format!("the suite asks for what cannot be: {expected}"));
+    }
     assert_eq!(Verdict::of([&report]), Verdict::Failed);
 }
 

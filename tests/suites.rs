@@ -50,16 +50,20 @@ fn every_verb_is_read_and_says_what_it_needs() {
       { wait_event = "halt", by = "guest" }, { wait_event = "panic" }, { assert = { equal = ["${ip}", "${mask}"] } },
       { assert = { matches = ["${release}", "^ID=${user}"] } }, { assert = { power_state = "off" } },
       { exec = ["ping", "-c1", "${ip}"] },
+      { write_file = "boot:/a b/c.txt", content = "${user}" }, { remove_file = "1:/c", medium = "sd" },
+      { merge_json = "boot:/config.json", content = '{ "port": ${ip}, "user": "${user}" }' },
+      { read_file = "boot:/c", content = "x", content_regex = "x", save = "c" }, { expand = true },
     "#;
     let suite = check::parse("s.toml", &with_steps(steps), None).unwrap_or_else(|error| panic!("{error}"));
     let test = &suite.tests[0];
-    assert_eq!(test.steps.len(), 15);
+    assert_eq!(test.steps.len(), 20);
     use Capability::{PanicEvent, PowerButton, Reset, Serial};
     assert_eq!(test.needs, [Serial, PowerButton, Reset, PanicEvent]);
     assert_eq!(test.steps[3].within, Some(Duration::from_secs(90)));
     assert_eq!((test.steps[0].within, test.steps[2].within), (Some(Duration::from_secs(60)), None));
     assert!(matches!(&test.steps[6].action, Action::SendKeys(keys) if keys.source() == "\u{1b}[A"));
     assert_eq!(test.steps[14].action.to_string(), "exec `ping -c1 ${ip}`");
+    assert_eq!(test.steps[16].action.to_string(), "remove 1:/c on sd");
 }
 
 #[test]
@@ -116,6 +120,30 @@ fn each_mistake_in_a_step_is_told_with_its_line_and_how_to_mend_it() {
         ("{ assert = {} }", "6: test[0].steps[0].assert: expected one of `equal`, `contains`"),
         ("{ exec = [] }", "6: test[0].steps[0].exec: expected a program and its arguments, found none"),
         ("{ flash = 'no.img' }", "6: test[0].steps[0].flash: expected a file, found none at `/"),
+        (
+            "{ write_file = 'config.json', content = '' }",
+            "6: test[0].steps[0].write_file: expected a place such as `boot:/config.json` or `1:/config.json`, \
+             found `config.json`: there is no `:/` in it",
+        ),
+        ("{ remove_file = 'boot:/' }", "6: test[0].steps[0].remove_file: expected a place such as"),
+        ("{ write_file = 'boot:/x' }", "6: test[0].steps[0]: expected `content` or `from`, found neither"),
+        (
+            "{ write_file = 'boot:/x', content = '', from = 'y' }",
+            "6: test[0].steps[0]: expected `content` or `from`, found both",
+        ),
+        (
+            "{ write_file = 'boot:/x', from = 'no.txt' }",
+            "6: test[0].steps[0].from: expected a file, found none at `/",
+        ),
+        (
+            "{ merge_json = 'boot:/x', content = '[]' }",
+            "6: test[0].steps[0].content: expected a JSON object, found none",
+        ),
+        (
+            "{ remove_file = 'boot:/x', save = 'x' }",
+            "6: test[0].steps[0].save: no part of `remove_file`\nhint: it goes with `run` or `read_file`",
+        ),
+        ("{ expand = false }", "6: test[0].steps[0].expand: expected `true`, found `false`"),
         ("", "5: test[0].steps: expected at least one step, found none"),
     ] {
         let found = complaints(&with_steps(steps));

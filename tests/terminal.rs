@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -14,7 +15,7 @@ use nix::pty::openpty;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::termios::{LocalFlags, Termios, tcgetattr};
 use nix::unistd::Pid;
-use support::processes_with;
+use support::{large_image, large_pc, processes_with};
 use tempfile::TempDir;
 
 /// A person at a terminal, with `standin up` running in it.
@@ -29,12 +30,19 @@ struct Seat {
 
 impl Seat {
     fn take() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let mut seat = Self::start(tempfile::tempdir().unwrap(), &[]);
+        seat.read_until("selftest# ");
+        assert!(!seat.flags().contains(LocalFlags::ISIG), "Ctrl-C belongs to the board");
+        seat
+    }
+
+    fn start(dir: TempDir, options: &[&OsStr]) -> Self {
         let pty = openpty(None, None).unwrap();
         let before = tcgetattr(&pty.slave).unwrap();
         let end = || Stdio::from(pty.slave.try_clone().unwrap());
         let standin = Command::new(env!("CARGO_BIN_EXE_standin"))
             .args(["up", "pc-seabios", "--accelerator", "tcg"])
+            .args(options)
             .env("STANDIN_RUNS", dir.path().join("runs"))
             .env("STANDIN_CACHE", dir.path().join("cache"))
             .stdin(end())
@@ -42,11 +50,7 @@ impl Seat {
             .stderr(end())
             .spawn()
             .unwrap();
-        let mut seat =
-            Self { dir, person: pty.master.into(), terminal: pty.slave, before, standin, seen: Vec::new() };
-        seat.read_until("selftest# ");
-        assert!(!seat.flags().contains(LocalFlags::ISIG), "Ctrl-C belongs to the board");
-        seat
+        Self { dir, person: pty.master.into(), terminal: pty.slave, before, standin, seen: Vec::new() }
     }
 
     fn flags(&self) -> LocalFlags {
@@ -109,6 +113,42 @@ fn keys_reach_the_board_and_ctrl_bracket_takes_its_power() {
     seat.type_keys(b"\x1d"); // Ctrl-]
     seat.read_until("[pc-seabios was switched off]");
     seat.expect_end(0);
+}
+
+/// Reading some gigabytes takes longer than what is worth no word.
+fn seat_with_large_image() -> Seat {
+    let dir = tempfile::tempdir().unwrap();
+    let (boards, image) = (dir.path().join("boards"), dir.path().join("os.img.gz"));
+    large_pc(&boards);
+    std::fs::write(&image, large_image(256)).unwrap();
+    Seat::start(dir, &["--boards".as_ref(), boards.as_ref(), "--image".as_ref(), image.as_ref()])
+}
+
+#[test]
+fn people_see_how_far_an_image_is() {
+    let mut seat = seat_with_large_image();
+    for part in ["os.img.gz: ", " %, ", "iB/s, ", " left"] {
+        seat.read_until(part);
+    }
+    seat.read_until("selftest# ");
+    let shown = String::from_utf8_lossy(&seat.seen).into_owned();
+    assert!(!shown.contains(" %"), "the line is gone: {shown}");
+    seat.type_keys(b"\x1d"); // Ctrl-]
+    seat.expect_end(0);
+}
+
+#[test]
+fn the_reading_of_an_image_ends_with_ctrl_c_and_leaves_nothing() {
+    let mut seat = seat_with_large_image();
+    seat.read_until(" %, ");
+    kill(pid(seat.standin.id()), Signal::SIGINT).unwrap();
+    seat.read_until("interrupted");
+    let images = seat.dir.path().join("cache/images");
+    assert_eq!(seat.standin.wait().unwrap().code(), Some(130));
+    let halves = std::fs::read_dir(images).unwrap().map(|entry| entry.unwrap().file_name());
+    let halves: Vec<_> = halves.filter(|name| name.to_string_lossy().starts_with("new-")).collect();
+    assert_eq!(halves, Vec::<std::ffi::OsString>::new());
+    seat.expect_end(130);
 }
 
 #[test]

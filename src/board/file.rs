@@ -134,7 +134,7 @@ pub struct LoginFile {
 #[serde(deny_unknown_fields, default)]
 #[schemars(!default)]
 pub struct QemuFile {
-    /// QEMU's machine type: `q35`, `pc`, `virt`, or one of its Raspberry Pis such as `raspi3b`.
+    /// QEMU's machine type: `q35`, `pc`, `virt` or `raspi3b`.
     #[schemars(required)]
     pub machine: Option<String>,
     /// The CPU model under TCG; left out for `max`, or for a machine that has its own.

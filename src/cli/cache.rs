@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use clap::Subcommand;
 use serde_json::{Value as Json, json};
 
-use super::{CliError, Context, Exit, Output, say};
+use super::{CliError, Context, Exit, Output, human, say};
 use crate::board::ByteSize;
-use crate::io::cache::{Cache, Entry, LIMIT_BYTES};
+use crate::io::cache::{Cache, Entry};
 
 /// What follows `standin cache`.
 #[derive(Debug, clap::Args)]
@@ -31,7 +31,7 @@ enum Command {
         /// Remove all that are not in use
         #[arg(long, conflicts_with = "limit")]
         all: bool,
-        /// How much disk the rest may take, such as `5GiB` [default: 20GiB, as after every flash]
+        /// How much disk the rest may take, such as `5GiB` [default: what `--cache-limit` says]
         #[arg(long, value_name = "SIZE", value_parser = ByteSize::parse)]
         limit: Option<ByteSize>,
     },
@@ -49,7 +49,7 @@ struct CacheError {
 
 /// Lists the bases, or does what the subcommand says.
 pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
-    let cache = Cache::at(&context.place.host().images());
+    let cache = context.place.images()?;
     // Reading all of them takes as long as the disk does.
     tokio::task::spawn_blocking(move || perform(&args, &cache)).await.map_err(CliError::broken)?
 }
@@ -60,7 +60,7 @@ fn perform(args: &Args, cache: &Cache) -> Result<Exit, CliError> {
         None | Some(Command::List) => list(cache, args.json, &mut output),
         Some(Command::Prune { all: true, .. }) => prune(cache, 0, args.json, &mut output),
         Some(Command::Prune { limit, .. }) => {
-            prune(cache, limit.map_or(LIMIT_BYTES, |limit| limit.0), args.json, &mut output)
+            prune(cache, limit.map_or(cache.limit(), |limit| limit.0), args.json, &mut output)
         }
         Some(Command::Verify) => verify(cache, args.json, &mut output),
     }
@@ -74,7 +74,7 @@ fn list(cache: &Cache, json: bool, output: &mut Output) -> Result<Exit, CliError
             "type": "summary",
             "bases": entries.len(),
             "disk_bytes": disk_bytes(&entries),
-            "limit_bytes": LIMIT_BYTES,
+            "limit_bytes": cache.limit(),
             "dir": cache.dir(),
         }))?;
         return Ok(Exit::Passed);
@@ -85,7 +85,7 @@ fn list(cache: &Cache, json: bool, output: &mut Output) -> Result<Exit, CliError
     say(format_args!(
         "{} of {} in {}",
         human(disk_bytes(&entries)),
-        human(LIMIT_BYTES),
+        human(cache.limit()),
         cache.dir().display()
     ));
     Ok(Exit::Passed)
@@ -174,17 +174,6 @@ fn row(entry: &Entry, cache: &Cache) -> [String; 5] {
 
 fn disk_bytes(entries: &[Entry]) -> u64 {
     entries.iter().map(|entry| entry.disk_bytes).sum()
-}
-
-/// Bytes as people say them, to a tenth of the unit.
-fn human(bytes: u64) -> String {
-    const UNITS: [(&str, u64); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
-    match UNITS.iter().find(|(_, factor)| bytes >= *factor) {
-        None => format!("{bytes} B"),
-        Some((unit, factor)) => {
-            format!("{}.{} {unit}", bytes / factor, bytes % factor * 10 / factor)
-        }
-    }
 }
 
 /// A span of time as people say it, in its largest whole unit.

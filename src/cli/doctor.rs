@@ -28,7 +28,7 @@ pub struct Args {
 pub async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     let catalog = context.catalog()?;
     let boards: Vec<_> = catalog.entries().filter_map(|entry| entry.board.clone().ok()).collect();
-    let host = context.place.host();
+    let host = context.place.host()?;
     let gathered = async {
         let mut facts = Facts::gather(&boards, &host).await;
         facts.accelerators.push(AcceleratorReport::kvm(&boards, &host).await);

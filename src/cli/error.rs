@@ -162,7 +162,12 @@ impl From<PlayerError> for CliError {
 
 impl From<ImageError> for CliError {
     fn from(error: ImageError) -> Self {
-        if error.is_users() { Self::usage(error) } else { Self::broken(error) }
+        match error {
+            ImageError::TooWide { .. } => Self::usage(error)
+                .hint("packed by `xz -9`, or by zstd with `--long=27` at most, it can be flashed"),
+            _ if error.is_users() => Self::usage(error),
+            _ => Self::broken(error),
+        }
     }
 }
 

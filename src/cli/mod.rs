@@ -7,10 +7,14 @@ mod boards;
 mod cache;
 pub mod doctor;
 mod error;
+mod flash;
+mod image;
+mod image_content;
 mod interrupt;
 mod log;
 mod output;
 mod place;
+mod prepare;
 mod serve;
 mod suites;
 mod test;
@@ -23,7 +27,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub use error::{CliError, Exit};
 pub use log::Log;
-pub use output::{Output, say};
+pub use output::{Output, human, say};
 
 use crate::board::Catalog;
 
@@ -52,10 +56,13 @@ enum Command {
     Suites(suites::Args),
     Test(test::Args),
     Up(up::Args),
+    Flash(flash::Args),
     Serve(serve::Args),
     Doctor(doctor::Args),
     /// List, prune and verify what flashes are made of
     Cache(cache::Args),
+    /// Look into an image: its partitions, and files in its boot partition
+    Image(image_content::Args),
 }
 
 /// Does what was asked; `Ok` holds what a script should know.
@@ -66,9 +73,11 @@ pub async fn run(cli: Cli) -> Result<Exit, CliError> {
         Command::Suites(args) => suites::run(args),
         Command::Test(args) => test::run(args, &context).await,
         Command::Up(args) => up::run(args, &context).await,
+        Command::Flash(args) => flash::run(args, &context).await,
         Command::Serve(args) => serve::run(args, &context).await,
         Command::Doctor(args) => doctor::run(args, &context).await,
         Command::Cache(args) => cache::run(args, &context).await,
+        Command::Image(args) => image_content::run(args, &context).await,
     }
 }
 
@@ -99,8 +108,8 @@ impl BoardFolder {
     /// The folder that was named, or else the user's own if there is one.
     fn path(&self) -> Option<PathBuf> {
         self.folder.clone().or_else(|| {
-            Some(place::below("XDG_CONFIG_HOME", ".config").join("standin/machines"))
-                .filter(|path| path.is_dir())
+            let folder = place::below("XDG_CONFIG_HOME", ".config")?.join("standin/machines");
+            Some(folder).filter(|path| path.is_dir())
         })
     }
 }

@@ -49,3 +49,14 @@ impl Output {
         Ok(())
     }
 }
+
+/// Bytes as people say them, to a tenth of the unit.
+pub fn human(bytes: u64) -> String {
+    const UNITS: [(&str, u64); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    match UNITS.iter().find(|(_, factor)| bytes >= *factor) {
+        None => format!("{bytes} B"),
+        Some((unit, factor)) => {
+            format!("{}.{} {unit}", bytes / factor, bytes % factor * 10 / factor)
+        }
+    }
+}

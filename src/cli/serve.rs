@@ -139,7 +139,7 @@ fn parse_feature(text: &str) -> Result<(String, String), String> {
 pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     environment::check()?;
     let board = board(&args, context)?;
-    let host = context.place.host_with_runs(environment::text("WORKDIR").map(PathBuf::from));
+    let host = context.place.host_with_runs(environment::text("WORKDIR").map(PathBuf::from))?;
     let address = address(&args)?;
     let token = token(&args)?;
     let chunk_mib = environment::within(args.chunk_size, "OS_IMAGE_CHUNK_SIZE_MIB", 40, 1..=4096)?;
@@ -159,7 +159,7 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, CliError>
     let url = listener.url().map_err(CliError::broken)?;
     let settings = Settings {
         board: board.clone(),
-        images: host.images(),
+        images: context.place.images()?,
         uploads: run.scratch().join("uploads"),
         flash_state: host.runs.join(format!("worker-{}.flash", plain_name(&url))),
         chunk_bytes: u64::from(chunk_mib) << 20,
@@ -174,6 +174,7 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, CliError>
     let supply = Supply {
         catalog: context.catalog()?,
         host: host.clone(),
+        images: context.place.images()?,
         accelerator: args.accelerator.into(),
         evidence: run.path().to_owned(),
         scratch: run.scratch(),

@@ -12,10 +12,13 @@ use jiff::Timestamp;
 
 use super::interrupt::Interrupted;
 use super::place::{AcceleratorOption, BackendOption, run_dir};
-use super::{CliError, Context, Exit, has_colours, interrupt, say, up};
+use super::prepare::{EditOptions, rehearse};
+use super::{CliError, Context, Exit, has_colours, image, interrupt, say, up};
 use crate::board::Board;
 use crate::device::Device;
+use crate::io::cache::Cache;
 use crate::io::image::Image;
+use crate::io::prepare::Edit;
 use crate::lab::player::{self, Chosen};
 use crate::lab::{Places, open_stand_in};
 use crate::message::{chain, shell_line};
@@ -46,9 +49,11 @@ pub struct Args {
     /// The board to run on; may be given several times
     #[arg(long = "board", value_name = "SLUG", required = true)]
     boards: Vec<String>,
-    /// The image that suites flash, raw or gzip, instead of their own; `selftest` is the built-in one
+    /// The image that suites flash, raw or packed, instead of their own; `selftest` is the built-in one
     #[arg(long, value_name = "FILE")]
     image: Option<PathBuf>,
+    #[command(flatten)]
+    expectation: image::Expectation,
     /// Whether the stand-in or the real board is the DUT
     #[arg(long, value_enum, default_value = "auto")]
     backend: BackendOption,
@@ -73,6 +78,9 @@ pub struct Args {
     /// Print QEMU's command line for each board, flashed with the first suite's image, and run nothing
     #[arg(long)]
     print_qemu_args: bool,
+    // With a heading of its own, which would be that of all that follows.
+    #[command(flatten)]
+    edits: EditOptions,
 }
 
 fn name_and_value(text: &str) -> Result<(String, String), String> {
@@ -91,9 +99,9 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, CliError>
     let suites = read_suites(&args)?;
     let interrupted = interrupt::listen()?;
     let casts = interrupt::unless(&interrupted, cast(&args, context)).await?;
-    let host = context.place.host();
+    let host = context.place.host()?;
     let run = run_dir(&host)?;
-    let cache = host.images();
+    let cache = context.place.images()?;
     let prepared = interrupt::unless(&interrupted, prepare(&args, &suites, &casts, &run, &cache)).await;
     let Ok(Some(images)) = prepared else {
         run.remove().map_err(CliError::broken)?;
@@ -117,7 +125,7 @@ async fn prepare(
     suites: &[Suite],
     casts: &[Cast],
     run: &RunDir,
-    cache: &Path,
+    cache: &Cache,
 ) -> Result<Option<Images>, CliError> {
     let images = open_images(args, suites, casts, cache).await?;
     if args.print_qemu_args {
@@ -146,11 +154,16 @@ async fn perform(
     if args.backend == BackendOption::Auto {
         say("stand-ins play, as there is no bench");
     }
+    let edits: Vec<String> = images.edits.iter().map(ToString::to_string).collect();
+    if !edits.is_empty() {
+        say(format_args!("after each flash of the image: {}", edits.join(", ")));
+    }
     let mut boards = Vec::new();
     for cast in casts {
         let mut setting = setting_of(cast)?;
         if let Some(image) = suites.iter().find_map(|suite| images.of(args, suite)) {
             setting.image = Some(image.try_into()?);
+            setting.edits.clone_from(&edits);
         }
         if let Some(remark) = &cast.chosen.remark {
             say(remark);
@@ -160,7 +173,8 @@ async fn perform(
         for (index, suite) in suites.iter().enumerate() {
             let name = format!("{}/{}-{}", cast.board.slug, index + 1, file_name(&suite.source));
             let image = images.of(args, suite);
-            let hold = Hold { args, cast, run, name, image, cache: &images.cache, cancel: cancel.clone() };
+            let (cache, edits, cancel) = (&images.cache, &images.edits, cancel.clone());
+            let hold = Hold { args, cast, run, name, image, cache, edits, cancel };
             reports.push(hold.run(suite, &mut show).await?);
         }
         boards.push(BoardReport { setting, suites: reports });
@@ -197,7 +211,8 @@ struct Hold<'a> {
     name: String,
     image: Option<&'a Image>,
     /// Where the images that its steps bring along are kept.
-    cache: &'a Path,
+    cache: &'a Cache,
+    edits: &'a [Edit],
     cancel: Interrupted,
 }
 
@@ -209,6 +224,7 @@ impl Hold<'_> {
         let mut device = self.open(suite, &places)?;
         let options = Options {
             image: self.image,
+            edits: self.edits,
             fail_fast: self.args.fail_fast.then_some(true),
             run_dir: &evidence,
             images: self.cache,
@@ -278,7 +294,7 @@ async fn cast(args: &Args, context: &Context) -> Result<Vec<Cast>, CliError> {
     }
     let catalog = context.catalog()?;
     let boards = args.boards.iter().map(|slug| catalog.board(slug)).collect::<Result<Vec<_>, _>>()?;
-    let host = context.place.host();
+    let host = context.place.host()?;
     let mut casts = Vec::new();
     for board in boards {
         let chosen = player::choose(&board, &host, args.accelerator.into()).await?;
@@ -291,7 +307,9 @@ async fn cast(args: &Args, context: &Context) -> Result<Vec<Cast>, CliError> {
 struct Images {
     opened: HashMap<PathBuf, Image>,
     /// Where they are kept, and those that steps bring along as well.
-    cache: PathBuf,
+    cache: Cache,
+    /// What is changed on a medium after each of them was flashed.
+    edits: Vec<Edit>,
 }
 
 impl Images {
@@ -304,21 +322,20 @@ impl Images {
 fn image_of(args: &Args, suite: &Suite) -> Option<PathBuf> {
     args.image.clone().or_else(|| {
         suite.image.as_ref().map(|choice| match choice {
-            ImageChoice::Selftest => PathBuf::from(SELFTEST),
+            ImageChoice::Selftest => PathBuf::from(image::SELFTEST),
             ImageChoice::File(path) => path.clone(),
         })
     })
 }
 
-const SELFTEST: &str = "selftest";
-
 async fn open_images(
     args: &Args,
     suites: &[Suite],
     casts: &[Cast],
-    cache: &Path,
+    cache: &Cache,
 ) -> Result<Images, CliError> {
     let mut images: HashMap<PathBuf, Image> = HashMap::new();
+    let edits = args.edits.edits()?;
     for suite in suites {
         let Some(name) = image_of(args, suite) else {
             if suite.wants_image() {
@@ -333,12 +350,19 @@ async fn open_images(
             match images.get(&name) {
                 Some(image) => image.check_fits(&medium.name, medium.size.0)?,
                 None => {
-                    images.insert(name.clone(), up::open_image(&name, cache, medium).await?);
+                    images.insert(
+                        name.clone(),
+                        image::open(&name, &args.expectation, cache, &medium.name, medium.size.0).await?,
+                    );
                 }
             }
+            rehearse(&edits, &images[&name], &cast.board.slug, medium).await?;
         }
     }
-    Ok(Images { opened: images, cache: cache.to_owned() })
+    if images.is_empty() && !edits.is_empty() {
+        return Err(CliError::usage("no suite flashes an image whose medium could be changed"));
+    }
+    Ok(Images { opened: images, cache: cache.clone(), edits })
 }
 
 async fn print_qemu_args(
@@ -352,7 +376,8 @@ async fn print_qemu_args(
         let dir = run.scratch().join(&cast.board.slug);
         let places = Places::create(&dir, &dir).map_err(CliError::broken)?;
         let image = suites.iter().find_map(|suite| images.of(args, suite));
-        up::print_qemu_args(&cast.board, &cast.chosen, &places, image, &args.forward).await?;
+        let flashed = image.map(|image| (image, &images.edits[..]));
+        up::print_qemu_args(&cast.board, &cast.chosen, &places, flashed, &args.forward).await?;
     }
     Ok(())
 }
@@ -364,6 +389,7 @@ fn setting_of(cast: &Cast) -> Result<Setting, CliError> {
         accelerator: Some(cast.chosen.player.accelerator.name().to_owned()),
         qemu: Some(cast.chosen.qemu_version.clone()),
         image: None,
+        edits: Vec::new(),
         host: HostFacts::here().map_err(CliError::broken)?,
     })
 }

@@ -1,7 +1,7 @@
 //! `standin up`: a board under a person's hands, its console in the terminal.
 
 use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,17 +10,18 @@ use tokio::sync::mpsc;
 
 use super::interrupt::Interrupted;
 use super::place::{AcceleratorOption, run_dir};
-use super::{CliError, Context, Exit, Output, interrupt, say};
-use crate::board::{Board, Medium};
+use super::prepare::{EditOptions, rehearse};
+use super::{CliError, Context, Exit, Output, image, interrupt, say};
+use crate::board::Board;
 use crate::deadline::Deadline;
 use crate::device::Device;
 use crate::event::EventKind;
+use crate::io::cache::Cache;
 use crate::io::image::Image;
-use crate::io::selftest::SELFTEST_IMAGE;
+use crate::io::prepare::Edit;
 use crate::lab::player::{self, Chosen};
 use crate::lab::{Places, open_stand_in};
 use crate::procedure;
-use crate::sys::blocking::blocking;
 use crate::sys::run_dir::RunDir;
 use crate::sys::terminal::RawTerminal;
 
@@ -37,9 +38,11 @@ use crate::sys::terminal::RawTerminal;
 pub struct Args {
     /// The board, by the name that `standin boards` lists
     board: String,
-    /// The image to flash first, raw or gzip; `selftest` is the built-in one
-    #[arg(long, value_name = "FILE", default_value = "selftest")]
+    /// The image to flash first, raw or packed; `selftest` is the built-in one
+    #[arg(long, value_name = "FILE", default_value = image::SELFTEST)]
     image: PathBuf,
+    #[command(flatten)]
+    expectation: image::Expectation,
     /// What executes the guest's instructions
     #[arg(long, value_enum, default_value = "auto")]
     accelerator: AcceleratorOption,
@@ -49,6 +52,9 @@ pub struct Args {
     /// Print QEMU's command line, and start nothing
     #[arg(long)]
     print_qemu_args: bool,
+    // With a heading of its own, which would be that of all that follows.
+    #[command(flatten)]
+    edits: EditOptions,
 }
 
 /// The key that takes the power away, as in telnet: Ctrl-].
@@ -59,7 +65,7 @@ const SWITCHING: Duration = Duration::from_secs(60);
 
 pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     let board = context.catalog()?.board(&args.board)?;
-    let host = context.place.host();
+    let host = context.place.host()?;
     let interrupted = interrupt::listen()?;
     let choose = async { Ok(player::choose(&board, &host, args.accelerator.into()).await?) };
     let chosen = interrupt::unless(&interrupted, choose).await?;
@@ -67,7 +73,7 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, CliError>
         say(remark);
     }
     let run = run_dir(&host)?;
-    let ended = hold(args, board, chosen, &run, &host.images(), &interrupted).await;
+    let ended = hold(args, board, chosen, &run, &context.place.images()?, &interrupted).await;
     run.remove().map_err(CliError::broken)?;
     ended
 }
@@ -77,19 +83,28 @@ async fn hold(
     board: Arc<Board>,
     chosen: Chosen,
     run: &RunDir,
-    images: &Path,
+    images: &Cache,
     interrupted: &Interrupted,
 ) -> Result<Exit, CliError> {
-    let open = open_image(&args.image, images, board.flash_medium());
+    let open = image::open(
+        &args.image,
+        &args.expectation,
+        images,
+        &board.flash_medium().name,
+        board.flash_medium().size.0,
+    );
     let image = interrupt::unless(interrupted, open).await?;
+    let edits = args.edits.edits()?;
+    let rehearse = rehearse(&edits, &image, &board.slug, board.flash_medium());
+    interrupt::unless(interrupted, rehearse).await?;
     let places = Places::create(&run.path().join("console"), &run.scratch()).map_err(CliError::broken)?;
     if args.print_qemu_args {
-        let print = print_qemu_args(&board, &chosen, &places, Some(&image), &args.forward);
+        let print = print_qemu_args(&board, &chosen, &places, Some((&image, &edits)), &args.forward);
         interrupt::unless(interrupted, print).await?;
         return Ok(Exit::Passed);
     }
     let mut device = open_stand_in(board, chosen.player, &places, args.forward).map_err(CliError::broken)?;
-    let ended = attend(&mut device, &image, interrupted).await;
+    let ended = attend(&mut device, &image, &edits, interrupted).await;
     let closed = device.close().await.map_err(CliError::broken);
     closed.and(ended)
 }
@@ -102,15 +117,15 @@ pub(super) async fn print_qemu_args(
     board: &Arc<Board>,
     chosen: &Chosen,
     places: &Places,
-    image: Option<&Image>,
+    flashed: Option<(&Image, &[Edit])>,
     forwards: &[u16],
 ) -> Result<(), CliError> {
     let player = chosen.player.clone();
     let mut device =
         open_stand_in(board.clone(), player, places, forwards.to_vec()).map_err(CliError::broken)?;
     let printed = async {
-        if let Some(image) = image {
-            procedure::flash(&mut device, image).await?;
+        if let Some((image, edits)) = flashed {
+            procedure::flash_and_prepare(&mut device, image, edits).await?;
         }
         Output::default().line(device.command_line().await?)
     };
@@ -119,24 +134,17 @@ pub(super) async fn print_qemu_args(
     printed
 }
 
-/// The image that the user named: the built-in one or a file. It fits on `medium`.
-pub(super) async fn open_image(name: &Path, cache: &Path, medium: &Medium) -> Result<Image, CliError> {
-    let (medium, capacity) = (&medium.name, medium.size.0);
-    if name.as_os_str() == "selftest" {
-        let image = Image::built_in("selftest", SELFTEST_IMAGE, cache)?;
-        image.check_fits(medium, capacity)?;
-        return Ok(image);
-    }
-    let (name, cache, medium) = (name.to_owned(), cache.to_owned(), medium.clone());
-    Ok(blocking(move || Image::open(&name, &cache, &medium, capacity)).await?)
-}
-
 /// Flashes, powers on, and passes bytes until somebody or something ends it.
-async fn attend(device: &mut Device, image: &Image, interrupted: &Interrupted) -> Result<Exit, CliError> {
+async fn attend(
+    device: &mut Device,
+    image: &Image,
+    edits: &[Edit],
+    interrupted: &Interrupted,
+) -> Result<Exit, CliError> {
     let events = device.events.clone();
     let mut said = device.console().map_err(CliError::usage)?.subscribe();
     let start = async {
-        procedure::flash(device, image).await?;
+        procedure::flash_and_prepare(device, image, edits).await?;
         Ok(device.power_on(Deadline::after(SWITCHING)).await?)
     };
     interrupt::unless(interrupted, start).await?;

@@ -5,6 +5,7 @@
 
 pub mod console;
 pub mod power;
+pub mod prepare;
 pub mod storage;
 
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -17,6 +18,7 @@ use crate::event::EventLog;
 use crate::qemu::boot_rom::BootRomError;
 use console::{Console, ConsoleError, Tap};
 use power::{Power, PowerError, PowerState};
+use prepare::MediumError;
 use storage::{Storage, StorageError};
 
 /// The device under test.
@@ -66,6 +68,9 @@ pub enum DeviceError {
     /// A medium.
     #[error(transparent)]
     Storage(#[from] StorageError),
+    /// What stands on a medium.
+    #[error(transparent)]
+    Medium(#[from] MediumError),
     /// The serial console.
     #[error(transparent)]
     Console(#[from] ConsoleError),
@@ -86,6 +91,7 @@ impl DeviceError {
             Self::Power(PowerError::BootRom(BootRomError::NoBoot(_))) => Fault::Dut,
             Self::Power(_) | Self::Storage(_) | Self::ConsoleLog(_) => Fault::Lab,
             Self::Console(error) => error.fault(),
+            Self::Medium(error) => error.fault(),
         }
     }
 }

@@ -466,7 +466,7 @@ mod tests {
             firmware,
         };
         let board = Catalog::load(None).unwrap().board("generic-amd64").unwrap();
-        let storage = Storage::create(&board, dir.path(), Path::new("qemu-system-x86_64")).unwrap();
+        let storage = Storage::create(&board, dir.path()).unwrap();
         let places = (dir.path(), dir.path());
         let power = Power::new(board, player, Vec::new(), Reach::NOTHING, places, EventLog::default());
 

@@ -6,25 +6,20 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read, Seek};
+use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::board::{Board, Medium};
-use crate::deadline::Deadline;
 use crate::io::cache::Base;
 use crate::io::image::{Image, ImageError};
-use crate::io::qcow2;
+use crate::io::qcow2::{self, write::Layer};
 use crate::qemu::arguments::Disk;
-use crate::qemu::layer::{self, LayerError};
 
 /// The media of one device.
 #[derive(Debug)]
 pub struct Storage {
     dir: PathBuf,
-    /// The QEMU that makes layers.
-    program: PathBuf,
     media: BTreeMap<String, PlayedMedium>,
     flashes: usize,
 }
@@ -45,7 +40,7 @@ pub enum Content {
     Blank,
     /// What this image, by its digest, and the DUT since then have written.
     Flashed(String),
-    /// A flash was cut short; it must be flashed again before power-on.
+    /// A flash or a change was cut short; it must be flashed again before power-on.
     Unknown,
 }
 
@@ -71,13 +66,15 @@ pub enum StorageError {
         source: Box<ImageError>,
     },
     /// No layer could be made over the image's base.
-    #[error("cannot flash medium `{medium}`")]
+    #[error("cannot make layer {path} of medium `{medium}`")]
     Layer {
         /// The medium's name in the board file.
         medium: String,
+        /// The layer.
+        path: PathBuf,
         /// Why not.
         #[source]
-        source: Box<LayerError>,
+        source: io::Error,
     },
     /// What stands on the medium cannot be read.
     #[error("cannot read medium `{medium}`")]
@@ -88,8 +85,17 @@ pub enum StorageError {
         #[source]
         source: io::Error,
     },
-    /// The medium holds half an image.
-    #[error("medium `{medium}` was not flashed to the end, so what it holds is unknown")]
+    /// What stands on the medium cannot be changed.
+    #[error("cannot write medium `{medium}`")]
+    Write {
+        /// The medium's name in the board file.
+        medium: String,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The medium holds half an image, or half of a change.
+    #[error("medium `{medium}` was not written to the end, so what it holds is unknown")]
     Unknown {
         /// The medium's name in the board file.
         medium: String,
@@ -97,8 +103,8 @@ pub enum StorageError {
 }
 
 impl Storage {
-    /// Blank media for every medium of the board, as files in `dir`; `program` is the QEMU that makes layers.
-    pub fn create(board: &Board, dir: &Path, program: &Path) -> Result<Self, StorageError> {
+    /// Blank media for every medium of the board, as files in `dir`.
+    pub fn create(board: &Board, dir: &Path) -> Result<Self, StorageError> {
         let blank = |medium: &Medium| {
             let path = dir.join(format!("{}.img", medium.name));
             let capacity = medium.size.0;
@@ -108,7 +114,7 @@ impl Storage {
             Ok((medium.name.clone(), PlayedMedium { path, base: None, capacity, content: Content::Blank }))
         };
         let media = board.media.iter().map(blank).collect::<Result<_, _>>()?;
-        Ok(Self { dir: dir.to_owned(), program: program.to_owned(), media, flashes: 0 })
+        Ok(Self { dir: dir.to_owned(), media, flashes: 0 })
     }
 
     /// Puts the image on a medium, as a fresh layer over its base; what the base holds was verified when it was
@@ -121,17 +127,20 @@ impl Storage {
         // Before anything is lost: an image that cannot fit leaves the old one.
         image.check_fits(medium, played.capacity).map_err(failed)?;
         played.content = Content::Unknown;
-        // A new file each time: a flash that was cancelled may still be writing to the last one.
+        // A new file each time: the old one is there until this one is whole.
         self.flashes += 1;
         let fresh = self.dir.join(format!("{medium}-{}.qcow2", self.flashes));
-        let (base, capacity) = (image.base(), played.capacity);
-        fresh_layer(&self.program, &fresh, base, capacity)
-            .await
-            .map_err(|source| StorageError::Layer { medium: medium.to_owned(), source: Box::new(source) })?;
+        File::create_new(&fresh)
+            .and_then(|layer| qcow2::empty::write(&layer, &image.base().path(), played.capacity))
+            .map_err(|source| StorageError::Layer {
+                medium: medium.to_owned(),
+                path: fresh.clone(),
+                source,
+            })?;
         let old = std::mem::replace(&mut played.path, fresh);
         // If it stays, it goes with the scratch.
         let _ = std::fs::remove_file(old);
-        played.base = Some(base.clone());
+        played.base = Some(image.base().clone());
         played.content = Content::Flashed(image.digest.clone());
         Ok(())
     }
@@ -160,6 +169,33 @@ impl Storage {
         }
     }
 
+    /// What stands on a medium of the board now, to be changed while no machine runs; `Device::prepare` sees to
+    /// that, and to what is known of the medium meanwhile. What a flash has put there lies in a layer, so no image
+    /// is ever changed.
+    pub(super) fn open_for_writing(&self, medium: &str) -> Result<Box<dyn ReadWriteSeek>, StorageError> {
+        let played = self.media.get(medium).expect("check admits only boards whose media exist");
+        let failed = |source| StorageError::Write { medium: medium.to_owned(), source };
+        let file = File::options().read(true).write(true).open(&played.path).map_err(failed)?;
+        match &played.base {
+            None => Ok(Box::new(file)),
+            Some(base) => {
+                let base = base.file().try_clone().map_err(failed)?;
+                Ok(Box::new(Layer::open(file, base).map_err(failed)?))
+            }
+        }
+    }
+
+    /// Says what stands on a medium, and returns what was said before.
+    pub(super) fn set_content(&mut self, medium: &str, content: Content) -> Content {
+        let played = self.media.get_mut(medium).expect("check admits only boards whose media exist");
+        std::mem::replace(&mut played.content, content)
+    }
+
+    /// Forgets what stands on a medium, because it is not what was asked for; it must be flashed again.
+    pub fn distrust(&mut self, medium: &str) {
+        self.set_content(medium, Content::Unknown);
+    }
+
     /// The files of all media, for a machine that is about to start; an error if one must not be used.
     pub fn plugged_in(&self) -> Result<Vec<(String, Disk)>, StorageError> {
         let known = |(name, played): (&String, &PlayedMedium)| match played.content {
@@ -184,22 +220,7 @@ pub trait ReadSeek: Read + Seek + Send {}
 
 impl<T: Read + Seek + Send> ReadSeek for T {}
 
-/// How long QEMU may take to make a layer: some 50 ms where the machine is idle.
-const LAYER_GIVEN: Duration = Duration::from_secs(30);
+/// What can be read and written anywhere, such as a medium at the host.
+pub trait ReadWriteSeek: ReadSeek + Write {}
 
-/// An empty layer. QEMU makes one for each base and capacity; it is kept beside the base and copied from then on.
-async fn fresh_layer(program: &Path, layer: &Path, base: &Base, capacity: u64) -> Result<(), LayerError> {
-    let kept = base.layer(capacity);
-    let failed = |source| LayerError::Io { path: layer.to_owned(), source };
-    if !kept.exists() {
-        layer::create(program, layer, &base.path(), capacity, Deadline::after(LAYER_GIVEN)).await?;
-        let copy =
-            tempfile::NamedTempFile::new_in(kept.parent().unwrap_or(Path::new("."))).map_err(failed)?;
-        // A layer without content is some 200 KB.
-        std::fs::copy(layer, copy.path()).map_err(failed)?;
-        copy.persist(kept).map_err(|error| failed(error.error))?;
-        return Ok(());
-    }
-    std::fs::copy(&kept, layer).map_err(failed)?;
-    Ok(())
-}
+impl<T: ReadSeek + Write> ReadWriteSeek for T {}

@@ -1,7 +1,7 @@
 //! Images that were read once, kept raw and sparse under the digest of their content.
 //!
 //! `IMAGES/<digest>/base.img` is never written again; stand-ins run on layers over it. Beside it lie what is known
-//! of it and empty layers. `IMAGES/index/` leads from a file's quick identity to the digest, so that a known file
+//! of it. `IMAGES/index/` leads from a file's quick identity to the digest, so that a known file
 //! is not read at all. An insertion is a folder `new-*` that takes its name when it is whole; who reads or writes
 //! a base holds a lock on it, which dies with its process. Nobody has to clean up: the next insertion sweeps.
 
@@ -15,10 +15,12 @@ use std::time::{Duration, SystemTime};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
-use super::image::pass::{Passed, content_digest};
+use super::image::bmap::Bmap;
+use super::image::pass::Passed;
+use super::image::raw::content_digest;
 
-/// How much disk the bases may take together; the ones that were not used for longest go first. Enough for some
-/// fifty images of usual size, and little of a laptop's disk.
+/// How much disk the bases may take together if nobody says otherwise. Enough for some fifty images of usual size,
+/// and little of a laptop's disk.
 pub const LIMIT_BYTES: u64 = 20 << 30;
 
 /// A file whose last change is younger is not trusted to look different after the next one: time stamps advance
@@ -90,6 +92,9 @@ pub struct Identity {
     bytes: u64,
     modified: (i64, i64),
     changed: (i64, i64),
+    /// The digest of the block map that was applied.
+    #[serde(default)]
+    bmap: Option<String>,
 }
 
 /// A line of the index.
@@ -111,7 +116,13 @@ impl Identity {
             bytes: about.size(),
             modified: (about.mtime(), about.mtime_nsec()),
             changed: (about.ctime(), about.ctime_nsec()),
+            bmap: None,
         })
+    }
+
+    /// The identity of the same file when it is read by a block map, or by none.
+    pub fn with_bmap(self, bmap: Option<&Bmap>) -> Self {
+        Self { bmap: bmap.map(|bmap| bmap.digest.clone()), ..self }
     }
 
     /// Whether any later change of the file would show.
@@ -126,11 +137,6 @@ impl Base {
     /// The raw content, never to be written.
     pub fn path(&self) -> PathBuf {
         self.dir.join(BASE)
-    }
-
-    /// Where an empty layer of so many bytes over this base is kept, if somebody has made it.
-    pub fn layer(&self, capacity: u64) -> PathBuf {
-        self.dir.join(format!("layer-{capacity}.qcow2"))
     }
 
     /// The open base.
@@ -174,9 +180,15 @@ impl Cache {
         Self { dir: dir.to_owned(), limit: LIMIT_BYTES }
     }
 
-    /// The same, with another limit.
+    /// The same, with another limit: after each insertion the bases that were not used for longest go, until the
+    /// rest takes at most so many bytes of the disk. One in use stays, so 0 keeps none for later.
     pub fn with_limit(self, limit: u64) -> Self {
         Self { limit, ..self }
+    }
+
+    /// How many bytes of the disk the bases may take together.
+    pub fn limit(&self) -> u64 {
+        self.limit
     }
 
     /// Its folder.
@@ -202,7 +214,14 @@ impl Cache {
         let locks = self.dir.join("locks");
         fs::create_dir_all(&locks)?;
         let hash = blake3::hash(format!("{}:{}", identity.device, identity.inode).as_bytes());
-        lock(&locks.join(format!("{:02x}", hash.as_bytes()[0] & 0x3f)), FlockArg::LockExclusive)
+        let path = locks.join(format!("{:02x}", hash.as_bytes()[0] & 0x3f));
+        match lock(&path, FlockArg::LockExclusiveNonblock) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                tracing::info!(image = %identity.path.display(), "waiting for another process that reads it");
+                lock(&path, FlockArg::LockExclusive)
+            }
+            claimed => claimed,
+        }
     }
 
     /// Begins an insertion, and removes those that died.
@@ -248,7 +267,9 @@ impl Cache {
                 }
             }
         };
-        if let Some((_, content)) = &passed.sha256 {
+        if let Some((_, content)) = &passed.sha256
+            && !passed.cleared
+        {
             base.remember_sha256(content)?;
         }
         if identity.is_settled() {

@@ -20,6 +20,7 @@ use crate::deadline::Deadline;
 use crate::device::console::Pattern;
 use crate::device::power::Player;
 use crate::device::{Device, DeviceError};
+use crate::io::cache::Cache;
 use crate::io::file;
 use crate::io::image::Image;
 use crate::io::selftest::SELFTEST_IMAGE;
@@ -113,7 +114,8 @@ async fn boot(board: &Board, player: &Player, runs: &Path) -> Result<Verdict, St
 
 /// Whether the self-test was seen to run; an error in words if it could not even be tried.
 async fn attempt(board: &Board, player: &Player, dir: &Path) -> Result<Result<(), DeviceError>, String> {
-    let image = Image::built_in("selftest", SELFTEST_IMAGE, dir).map_err(|error| chain(&error))?;
+    let image =
+        Image::built_in("selftest", SELFTEST_IMAGE, &Cache::at(dir)).map_err(|error| chain(&error))?;
     let places = Places::create(dir, &dir.join("scratch")).map_err(|error| chain(&error))?;
     let player = Player { accelerator: Accelerator::Kvm, ..player.clone() };
     let mut device =

@@ -76,7 +76,7 @@ pub fn open_stand_in(
         consoles.push(Console::open(near, &logs).map_err(failed)?);
         far_ends.push(far);
     }
-    let storage = Storage::create(&board, &places.scratch, &player.program)?;
+    let storage = Storage::create(&board, &places.scratch)?;
     let dirs = (places.scratch.as_path(), places.evidence.as_path());
     let reach = address::claim(forwards).map_err(OpenError::Address)?;
     let power = Power::new(board.clone(), player, far_ends, reach, dirs, events.clone());

@@ -29,13 +29,6 @@ pub struct Host {
     pub runs: PathBuf,
 }
 
-impl Host {
-    /// Where the cache of images is.
-    pub fn images(&self) -> PathBuf {
-        self.cache.join("images")
-    }
-}
-
 /// Which accelerator the user wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AcceleratorChoice {

@@ -8,7 +8,6 @@ pub mod binary;
 pub mod boot_rom;
 pub mod config_txt;
 pub mod firmware;
-pub mod layer;
 pub mod machine;
 pub mod monitor;
 pub mod needs;

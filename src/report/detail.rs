@@ -47,6 +47,9 @@ pub struct Setting {
     pub qemu: Option<String>,
     /// The image, if there was one.
     pub image: Option<ImageFacts>,
+    /// What was changed on the medium after each flash of it, in words; the events tell more.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub edits: Vec<String>,
     /// The host.
     pub host: HostFacts,
 }
@@ -77,13 +80,16 @@ pub struct ImageFacts {
     pub sha256: String,
     /// How many bytes it has.
     pub bytes: u64,
+    /// How long it took to read it; `None` if its content stood in the cache already.
+    pub read_ms: Option<u64>,
 }
 
 impl TryFrom<&Image> for ImageFacts {
     type Error = ImageError;
 
     fn try_from(image: &Image) -> Result<Self, ImageError> {
-        Ok(Self { name: image.name.clone(), sha256: image.sha256()?, bytes: image.bytes })
+        let read_ms = image.read_in.map(|took| u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
+        Ok(Self { name: image.name.clone(), sha256: image.sha256()?, bytes: image.bytes, read_ms })
     }
 }
 

@@ -1,5 +1,7 @@
 //! From a suite's text to a [`Suite`] that makes sense, or every complaint at once. Reads, and leaves nothing.
 
+mod medium;
+
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
@@ -124,6 +126,7 @@ impl Check<'_, '_> {
                 "image" => FlashSource::Image,
                 path => FlashSource::File(self.path(&inner, path)?),
             }),
+            verb if medium::VERBS.contains(&verb) => Action::Medium(self.medium_step(key, verb, file)?),
             "expect" => Action::Expect(self.text(&inner, &file.expect?)),
             "expect_regex" => {
                 let regex = self.regex(&inner, &file.expect_regex?);
@@ -355,10 +358,15 @@ impl Check<'_, '_> {
     }
 }
 
-const VERBS: [&str; 12] = [
+const VERBS: [&str; 17] = [
     "power",
     "link",
     "flash",
+    "write_file",
+    "merge_json",
+    "remove_file",
+    "read_file",
+    "expand",
     "expect",
     "expect_regex",
     "send",
@@ -371,7 +379,7 @@ const VERBS: [&str; 12] = [
 ];
 
 /// Which verbs each option goes with.
-const OPTIONS: [(&str, &[&str]); 8] = [
+const OPTIONS: [(&str, &[&str]); 12] = [
     ("interface", &["link"]),
     (
         "within",
@@ -379,6 +387,11 @@ const OPTIONS: [(&str, &[&str]); 8] = [
             "power",
             "link",
             "flash",
+            "write_file",
+            "merge_json",
+            "remove_file",
+            "read_file",
+            "expand",
             "expect",
             "expect_regex",
             "send",
@@ -393,6 +406,10 @@ const OPTIONS: [(&str, &[&str]); 8] = [
     ("status", &["run"]),
     ("output", &["run"]),
     ("output_regex", &["run"]),
-    ("save", &["run"]),
+    ("save", &["run", "read_file"]),
+    ("medium", &medium::VERBS),
+    ("content", &["write_file", "merge_json", "read_file"]),
+    ("from", &["write_file", "merge_json"]),
+    ("content_regex", &["read_file"]),
     ("by", &["wait_event"]),
 ];

@@ -73,6 +73,19 @@ pub struct StepFile {
     /// Writes an image and verifies it: `image` is the one that the suite runs with, all else is a path relative
     /// to this file.
     pub flash: Option<String>,
+    /// Writes a whole file on a medium, such as `boot:/config.json`, and makes the folders above it; only while the
+    /// power is off.
+    pub write_file: Option<String>,
+    /// Gives keys of the JSON object in a file on a medium new values, as RFC 7396 has it: `null` removes a key; only
+    /// while the power is off.
+    pub merge_json: Option<String>,
+    /// Removes a file on a medium; only while the power is off.
+    pub remove_file: Option<String>,
+    /// Reads a text file on a medium; only while the power is off.
+    pub read_file: Option<String>,
+    /// Grows the last partition of a medium to the medium's end, but not the file system in it; only while the power
+    /// is off.
+    pub expand: Option<bool>,
     /// Waits until the console says this text.
     pub expect: Option<String>,
     /// Waits until the console says what this regular expression matches; `^` and `$` are the ends of a line.
@@ -106,7 +119,16 @@ pub struct StepFile {
     pub output: Option<String>,
     /// What must match somewhere in what `run` prints.
     pub output_regex: Option<String>,
-    /// The variable that is set to what `run` prints; it holds until the test ends.
+    /// The medium, by its name in the board's file; the one that is flashed if left out.
+    pub medium: Option<String>,
+    /// What `write_file` writes, the object that `merge_json` merges, or what must stand in the file of `read_file`,
+    /// without line ends at its end.
+    pub content: Option<String>,
+    /// The file whose bytes are written or merged, relative to this file.
+    pub from: Option<String>,
+    /// What must match somewhere in the file of `read_file`.
+    pub content_regex: Option<String>,
+    /// The variable that is set to what `run` prints or `read_file` reads; it holds until the test ends.
     pub save: Option<String>,
     /// Who must have asked for the `halt` or `reset` that is waited for.
     pub by: Option<Origin>,

@@ -7,6 +7,7 @@
 pub mod builtin;
 pub mod check;
 pub mod file;
+pub mod medium;
 pub mod outcome;
 mod program;
 pub mod progress;
@@ -22,6 +23,7 @@ use crate::board::{Capability, word};
 use crate::device::power::PowerState;
 use crate::event::Origin;
 
+use self::medium::MediumStep;
 use self::template::{Template, Values};
 
 pub use self::file::PowerVerb;
@@ -96,6 +98,8 @@ pub enum Action {
     },
     /// Writes an image and verifies it.
     Flash(FlashSource),
+    /// Changes or reads a medium at the host.
+    Medium(MediumStep),
     /// Waits for a text on the console.
     Expect(Template),
     /// Waits for a regular expression on the console.
@@ -209,9 +213,8 @@ impl Action {
             Self::Run(_) | Self::LogIn => Some(Capability::Serial),
             Self::WaitEvent { name: "panic", .. } => Some(Capability::PanicEvent),
             Self::WaitEvent { name: "watchdog", .. } => Some(Capability::Watchdog),
-            Self::Power(_) | Self::Flash(_) | Self::WaitEvent { .. } | Self::Assert(_) | Self::Exec(_) => {
-                None
-            }
+            Self::Power(_) | Self::Flash(_) | Self::Medium(_) => None,
+            Self::WaitEvent { .. } | Self::Assert(_) | Self::Exec(_) => None,
         }
     }
 
@@ -230,6 +233,7 @@ impl Action {
                 | Assertion::Matches(left, right),
             ) => vec![left, right],
             Self::Exec(words) => words.iter().collect(),
+            Self::Medium(step) => step.templates(),
             Self::Power(_) | Self::Link { .. } | Self::Flash(_) => Vec::new(),
             Self::LogIn | Self::WaitEvent { .. } | Self::Assert(_) => Vec::new(),
         }
@@ -248,6 +252,7 @@ impl fmt::Display for Action {
             }
             Self::Flash(FlashSource::Image) => f.write_str("flash the image"),
             Self::Flash(FlashSource::File(path)) => write!(f, "flash {}", path.display()),
+            Self::Medium(step) => step.fmt(f),
             Self::Expect(text) => write!(f, "expect {}", quoted(text)),
             Self::ExpectRegex { regex, .. } => write!(f, "expect regex `{}`", regex.source()),
             Self::Send(text) => write!(f, "send {}", quoted(text)),

@@ -1,8 +1,8 @@
 //! What is known after a run: outcomes of steps, tests and suites, as plain data, and the verdict over all.
 //!
-//! A test *failed* if the DUT did not do what was expected, and is *broken* if the lab failed, so that nothing is
-//! known of the DUT. It was *skipped* if the board lacks something that it needs, and is *not run* if it could
-//! have run but something before it ended the suite.
+//! A test *failed* if the DUT did not do what was expected, or the suite asked for what cannot be; it is *broken* if
+//! the lab failed, so that nothing is known of the DUT. It was *skipped* if the board lacks something that it needs,
+//! and is *not run* if it could have run but something before it ended the suite.
 
 use std::path::PathBuf;
 

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use nix::errno::Errno;
 use tokio::process::Command;
 
 use super::step::StepError;
@@ -54,7 +55,16 @@ impl Program<'_> {
             .stdout(create(&stdout)?)
             .stderr(create(&stderr)?);
         let started = Family::start(command).await;
-        let mut family = started.map_err(|error| broken(&format!("cannot start `{shown}`"), &error))?;
+        let mut family = started.map_err(|error| {
+            let what = format!("cannot start `{shown}`");
+            // Not there, or no program; see execve(2).
+            match error.raw_os_error().map(Errno::from_raw) {
+                Some(Errno::ENOENT | Errno::EACCES | Errno::ENOEXEC | Errno::ENOTDIR | Errno::EISDIR) => {
+                    StepError::impossible(&format!("{what}: {error}"))
+                }
+                _ => broken(&what, &error),
+            }
+        })?;
         let ended = tokio::select! {
             ended = deadline.bound(family.wait()) => Some(ended),
             () = cancelled => None,

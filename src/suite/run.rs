@@ -19,19 +19,23 @@ use crate::board::{Capability, word};
 use crate::deadline::Deadline;
 use crate::device::Device;
 use crate::event::{Event, EventKind};
+use crate::io::cache::Cache;
 use crate::io::image::Image;
+use crate::io::prepare::Edit;
 
 /// What a run is given besides suite and device.
 #[derive(Debug)]
 pub struct Options<'a> {
     /// The image that `flash = "image"` writes; `None` only for a suite that does not want one.
     pub image: Option<&'a Image>,
+    /// What is changed on the medium after each `flash = "image"`.
+    pub edits: &'a [Edit],
     /// Whether the first failure ends the suite; `None` leaves it to the suite.
     pub fail_fast: Option<bool>,
     /// Where evidence goes.
     pub run_dir: &'a Path,
     /// The cache for images that steps bring along.
-    pub images: &'a Path,
+    pub images: &'a Cache,
     /// The backend's name, for programs that the suite starts.
     pub backend: &'a str,
     /// Becomes true when the run is to end as soon as possible.

@@ -1,5 +1,7 @@
 //! Performs one step of a test on the device.
 
+mod medium;
+
 use std::error::Error;
 use std::path::PathBuf;
 
@@ -12,7 +14,7 @@ use crate::device::console::{Console, ConsoleError, Pattern, quote};
 use crate::device::power::PowerState;
 use crate::device::{Device, DeviceError, Fault, NotFitted};
 use crate::event::{Event, EventKind, Origin};
-use crate::io::image::Image;
+use crate::io::image::{Image, ImageError};
 use crate::message::chain;
 use crate::procedure;
 use crate::sys::blocking::blocking;
@@ -39,9 +41,9 @@ pub(super) struct Scene<'a> {
 /// Why a step did not pass.
 #[derive(Debug)]
 pub(super) enum StepError {
-    /// The DUT did not do what was expected.
+    /// The DUT did not do what was expected, or the suite asked for what cannot be.
     Failed(String),
-    /// The lab could not do its part, or was asked for what it does not have.
+    /// The lab could not do its part.
     Broken(String),
 }
 
@@ -49,8 +51,14 @@ impl StepError {
     fn of(fault: Fault, error: &dyn Error) -> Self {
         match fault {
             Fault::Dut => Self::Failed(chain(error)),
-            Fault::Lab | Fault::User => Self::Broken(chain(error)),
+            Fault::User => Self::impossible(&chain(error)),
+            Fault::Lab => Self::Broken(chain(error)),
         }
+    }
+
+    /// The suite is wrong. The lab works, so the tests that follow have their say.
+    pub(super) fn impossible(why: &str) -> Self {
+        Self::Failed(format!("the suite asks for what cannot be: {why}"))
     }
 }
 
@@ -87,6 +95,7 @@ pub(super) async fn perform(
             Ok(scene.device.set_link(interface.as_deref(), *up, deadline).await?)
         }
         Action::Flash(source) => flash(scene, source, deadline).await,
+        Action::Medium(step) => medium::perform(scene, step, deadline).await,
         Action::Expect(text) => {
             let pattern = Pattern::text(&scene.fill(text)?);
             scene.console()?.wait_for(&pattern, deadline).await?;
@@ -171,7 +180,7 @@ pub(super) fn uname_machine(arch: Arch) -> &'static str {
 /// Whether a step does something to the DUT that can cause an event.
 fn acts(action: &Action) -> bool {
     match action {
-        Action::Power(_) | Action::Link { .. } | Action::Flash(_) => true,
+        Action::Power(_) | Action::Link { .. } | Action::Flash(_) | Action::Medium(_) => true,
         Action::Send(_) | Action::SendKeys(_) => true,
         Action::Run(_) | Action::LogIn | Action::Exec(_) => true,
         Action::Expect(_) | Action::ExpectRegex { .. } | Action::WaitEvent { .. } | Action::Assert(_) => {
@@ -198,25 +207,23 @@ async fn power(device: &mut Device, verb: PowerVerb, deadline: Deadline) -> Resu
 async fn flash(scene: &mut Scene<'_>, source: &FlashSource, deadline: Deadline) -> Result<(), StepError> {
     let late = |Elapsed { given }| StepError::Broken(format!("the flash did not end within {given:?}"));
     let opened;
-    let image = match source {
+    let (image, edits) = match source {
         FlashSource::Image => {
-            let missing = || StepError::Broken("the suite flashes an image, and none was given".to_owned());
-            scene.options.image.ok_or_else(missing)?
+            let missing = || StepError::impossible("no image was given to be flashed");
+            (scene.options.image.ok_or_else(missing)?, scene.options.edits)
         }
         FlashSource::File(path) => {
-            let (path, cache) = (path.clone(), scene.options.images.to_owned());
+            let (path, cache) = (path.clone(), scene.options.images.clone());
             let medium = scene.device.board.flash_medium();
             let (medium, capacity) = (medium.name.clone(), medium.size.0);
             let open = blocking(move || Image::open(&path, &cache, &medium, capacity));
-            opened = deadline
-                .bound(open)
-                .await
-                .map_err(late)?
-                .map_err(|error| StepError::Broken(chain(&error)))?;
-            &opened
+            let fault = |error: &ImageError| if error.is_users() { Fault::User } else { Fault::Lab };
+            let opening = deadline.bound(open).await.map_err(late)?;
+            opened = opening.map_err(|error| StepError::of(fault(&error), &error))?;
+            (&opened, &[][..])
         }
     };
-    Ok(deadline.bound(procedure::flash(scene.device, image)).await.map_err(late)??)
+    Ok(deadline.bound(procedure::flash_and_prepare(scene.device, image, edits)).await.map_err(late)??)
 }
 
 async fn run_command(scene: &mut Scene<'_>, run: &Run, deadline: Deadline) -> Result<(), StepError> {
@@ -341,7 +348,7 @@ impl Scene<'_> {
     }
 
     fn fill(&self, template: &Template) -> Result<String, StepError> {
-        template.fill(&self.values).map_err(|unset| StepError::Broken(unset.to_string()))
+        template.fill(&self.values).map_err(|unset| StepError::impossible(&unset.to_string()))
     }
 
     fn pattern(&self, template: &Template) -> Result<Pattern, StepError> {

@@ -35,19 +35,19 @@ pub async fn spawn(mut command: Command, inherited: Vec<OwnedFd>) -> io::Result<
         .fd_mappings(mappings)
         .map_err(|collision| io::Error::new(io::ErrorKind::InvalidInput, collision))?;
     command.process_group(0);
+    command.kill_on_drop(true);
     die_with_us(&mut command);
     fork(command).await
 }
 
-/// Starts `command` on the thread that forks, and kills it when its owner drops it. No more: the caller says which
-/// group it is in and what becomes of it when standin dies.
+/// Starts `command` on the thread that forks. No more: the caller says which group it is in, and what becomes of it
+/// when its owner drops it or standin dies.
 pub(super) async fn fork(mut command: Command) -> io::Result<Child> {
-    command.kill_on_drop(true);
     let runtime = Handle::current();
     let (answer, answered) = oneshot::channel();
     let order = Box::new(move || {
         let _inside = runtime.enter();
-        // A caller that has gone needs no answer: the child is killed as it is dropped here.
+        // A caller that has gone needs no answer: the child is dropped here.
         let _ = answer.send(command.spawn());
     });
     forking_thread().send(order).expect("the forking thread lives as long as the process");
@@ -68,7 +68,7 @@ pub async fn kill_and_wait(child: &mut Child) -> io::Result<ExitStatus> {
 }
 
 /// Kills the process group of a child that nobody has waited for.
-pub(super) fn kill_group(id: u32) {
+fn kill_group(id: u32) {
     let group = Pid::from_raw(i32::try_from(id).expect("the kernel's process ids are positive i32"));
     // The group is gone already if all of it has just ended; the wait that follows tells.
     let _ = killpg(group, Signal::SIGKILL);
@@ -90,7 +90,7 @@ pub fn wait_for_all(given: Duration) {
     }
 }
 
-pub(super) fn die_with_us(command: &mut Command) {
+fn die_with_us(command: &mut Command) {
     let parent = getpid();
     let ask_kernel = move || {
         prctl::set_pdeathsig(Signal::SIGKILL)?;

@@ -2,6 +2,7 @@
 //!
 //! The only module with `unsafe`, and the ground floor: it uses nothing of the crate.
 
+pub mod block_device;
 pub mod blocking;
 pub mod child;
 pub mod family;

@@ -14,6 +14,7 @@ use super::keeper::{Keeper, Opened};
 use super::operation::Operations;
 use crate::board::{Board, Catalog};
 use crate::device::DeviceError;
+use crate::io::cache::Cache;
 use crate::lab::player::{AcceleratorChoice, Chosen, Host, choose};
 use crate::lab::{OpenError, Places, open_stand_in};
 use axum::http::StatusCode;
@@ -54,6 +55,8 @@ pub struct Supply {
     pub catalog: Catalog,
     /// This host.
     pub host: Host,
+    /// The cache of images.
+    pub images: Cache,
     /// Who may execute.
     pub accelerator: AcceleratorChoice,
     /// Where logs go, a folder for each device.

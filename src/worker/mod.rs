@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use crate::board::Board;
 use crate::device::DeviceError;
+use crate::io::cache::Cache;
 use keeper::{Keeper, Open};
 use lease::Lease;
 use leviathan::flash::Flash;
@@ -33,7 +34,7 @@ pub struct Settings {
     /// The board that its device is.
     pub board: Arc<Board>,
     /// The cache of images.
-    pub images: PathBuf,
+    pub images: Cache,
     /// Where uploads are put, and nothing else is.
     pub uploads: PathBuf,
     /// Where it is written down that a flash is under way; outlives the worker, so that the next one knows.

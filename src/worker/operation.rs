@@ -180,6 +180,11 @@ impl Operation {
         self.cancelled.send_replace(true);
     }
 
+    /// Whether somebody has cancelled it.
+    pub fn is_cancelled(&self) -> bool {
+        *self.cancelled.borrow()
+    }
+
     /// Waits until somebody cancels it.
     pub async fn cancelled(&self) {
         // This operation keeps its own sender.
@@ -219,7 +224,7 @@ impl Operation {
                         progress.bytes = progress.total;
                     }
                 }
-                Err(_) if *self.cancelled.borrow() => facts.state = OperationState::Cancelled,
+                Err(_) if self.is_cancelled() => facts.state = OperationState::Cancelled,
                 Err(error) => (facts.state, facts.error) = (OperationState::Failed, Some(error)),
             }
         });

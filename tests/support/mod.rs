@@ -15,6 +15,7 @@ use standin::deadline::Deadline;
 use standin::device::Device;
 use standin::device::console::Pattern;
 use standin::device::power::{InstalledFirmware, Player};
+use standin::io::cache::Cache;
 use standin::io::image::Image;
 use standin::io::selftest::SELFTEST_IMAGE;
 use standin::lab::player::{AcceleratorChoice, Host, choose};
@@ -68,7 +69,7 @@ fn open(dir: &Path, board: Arc<Board>, player: Player, forwards: Vec<u16>) -> De
 
 impl Hold {
     pub fn selftest(&self) -> Image {
-        Image::built_in("selftest", SELFTEST_IMAGE, self.dir.path()).unwrap()
+        Image::built_in("selftest", SELFTEST_IMAGE, &Cache::at(self.dir.path())).unwrap()
     }
 
     pub async fn wait_for(&mut self, text: &str) {
@@ -116,6 +117,52 @@ pub fn standin(dir: &Path) -> std::process::Command {
         .env("STANDIN_RUNS", dir.join("runs"))
         .env("STANDIN_CACHE", dir.join("cache"))
         .env_remove("STANDIN_LOG")
+        .env_remove("STANDIN_CACHE_LIMIT")
         .stdin(std::process::Stdio::null());
     command
+}
+
+/// A shell script in mounts of its own, which go with it. `$0` in it is `standin`, as [`standin`] sets it up; it runs
+/// in `dir`.
+pub fn in_own_mounts(dir: &Path, script: &str) -> std::process::Command {
+    let standin = standin(dir);
+    let mut command = std::process::Command::new("unshare");
+    command.args(["--mount", "sh", "-euc", script]).arg(standin.get_program());
+    for (name, value) in standin.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command.current_dir(dir).stdin(std::process::Stdio::null());
+    command
+}
+
+/// A folder of boards whose `pc-seabios` has a disk of 8 GiB.
+pub fn large_pc(boards: &Path) {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("machines/pc-seabios.toml");
+    let text = std::fs::read_to_string(file).unwrap();
+    assert!(text.contains("size = \"256MiB\""), "{text}");
+    std::fs::create_dir_all(boards).unwrap();
+    std::fs::write(boards.join("pc-seabios.toml"), text.replace("size = \"256MiB\"", "size = \"8GiB\""))
+        .unwrap();
+}
+
+/// The self-test with so many times 16 MiB of zeros behind it, packed: a small file that takes long to read.
+pub fn large_image(zeros: usize) -> Vec<u8> {
+    [gzip(SELFTEST_IMAGE), gzip(&vec![0; 16 << 20]).repeat(zeros)].concat()
+}
+
+pub fn gzip(content: &[u8]) -> Vec<u8> {
+    let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut packer, content).unwrap();
+    packer.finish().unwrap()
+}
+
+/// Waits until the file's last change is older than what time stamps can tell apart.
+pub fn settle(path: &Path) {
+    let changed = std::fs::metadata(path).unwrap().modified().unwrap();
+    while changed.elapsed().unwrap_or_default() < Duration::from_millis(50) {
+        std::thread::yield_now();
+    }
 }

@@ -49,7 +49,7 @@ fn an_edit_that_breaks_no_rule_is_not_complained_about() {
 
 #[test]
 fn every_broken_rule_is_complained_about_and_nothing_else() {
-    let rules: [(&str, &[Edit], &str); 42] = [
+    let rules: [(&str, &[Edit], &str); 44] = [
         (
             "pc-seabios",
             &[("slug = \"pc-seabios\"", "slug = \"PC\"")],
@@ -211,13 +211,24 @@ fn every_broken_rule_is_complained_about_and_nothing_else() {
         (
             "pc-seabios",
             &[("machine = \"q35\"", "machine = \"q53\"")],
-            "qemu.machine: expected `q35`, `pc`, `virt`, `raspi2b`, `raspi3ap` or `raspi3b`, found `q53` | did you \
+            "qemu.machine: expected `q35`, `pc`, `virt` or `raspi3b`, found `q53` | did you \
              mean `q35`?",
         ),
         (
             "pc-seabios",
             &[("arch = \"x86_64\"", "arch = \"aarch64\"")],
-            "qemu.machine: `q35` is no machine of aarch64 | its machines are `virt`, `raspi3ap` or `raspi3b`",
+            "qemu.machine: `q35` is no machine of aarch64 | its machines are `virt` or `raspi3b`",
+        ),
+        // Nothing plays their boot ROMs.
+        (
+            "raspberrypi3-64",
+            &[("machine = \"raspi3b\"", "machine = \"raspi3ap\"")],
+            "qemu.machine: expected `q35`, `pc`, `virt` or `raspi3b`, found `raspi3ap` | did you mean `raspi3b`?",
+        ),
+        (
+            "raspberrypi3-64",
+            &[("machine = \"raspi3b\"", "machine = \"raspi2b\"")],
+            "qemu.machine: expected `q35`, `pc`, `virt` or `raspi3b`, found `raspi2b` | did you mean `raspi3b`?",
         ),
         (
             "raspberrypi3-64",

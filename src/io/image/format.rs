@@ -12,6 +12,8 @@ use liblzma::bufread::XzDecoder;
 use liblzma::stream::{MtStreamBuilder, Stream};
 use lz4_flex::frame::FrameDecoder;
 
+use super::android;
+
 /// What an image is packed in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
@@ -31,10 +33,12 @@ pub enum Format {
     Zip,
     /// QEMU's own format.
     Qcow2,
+    /// What `img2simg` makes, version 1.
+    AndroidSparse,
 }
 
 /// The first bytes of what can be flashed, from each format's specification.
-const KNOWN: [(&[u8], Format); 7] = [
+const KNOWN: [(&[u8], Format); 8] = [
     (b"\x1f\x8b", Format::Gzip),
     (b"\xfd7zXZ\0", Format::Xz),
     (b"\x28\xb5\x2f\xfd", Format::Zstd),
@@ -42,11 +46,11 @@ const KNOWN: [(&[u8], Format); 7] = [
     (b"\x04\x22\x4d\x18", Format::Lz4),
     (b"PK\x03\x04", Format::Zip),
     (b"QFI\xfb", Format::Qcow2),
+    (&android::MAGIC, Format::AndroidSparse),
 ];
 
 /// The first bytes of what cannot: written as it is, it would boot nothing.
-const FOREIGN: [(&[u8], &str); 5] = [
-    (b"\x3a\xff\x26\xed", "an Android sparse image"),
+const FOREIGN: [(&[u8], &str); 4] = [
     (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
     (b"KDMV", "a VMDK disk"),
     (b"vhdxfile", "a VHDX disk"),
@@ -83,8 +87,8 @@ pub trait Input: BufRead {
     fn peek(&mut self) -> io::Result<&[u8]>;
 }
 
-/// Enough to know every format by its first bytes.
-pub const PEEK_BYTES: usize = 8;
+/// Enough to know every format by its first bytes, and the window of zstd: the longest header, and its magic.
+pub const PEEK_BYTES: usize = 18;
 
 /// Unpacks a stream of members, and gives each to `take` as a reader that ends with it.
 ///
@@ -110,11 +114,16 @@ pub fn unpack(
         match format {
             Format::Gzip => take(&mut GzDecoder::new(&mut *input))?,
             Format::Xz => take(&mut XzDecoder::new_stream(&mut *input, xz_stream()?))?,
+            Format::Zstd if zstd_window(head) > Some(MOST_WINDOW_BYTES) => {
+                return Err(io::Error::other(TooWide));
+            }
             Format::Zstd => take(&mut zstd::Decoder::with_buffer(&mut *input)?.single_frame())?,
             Format::Bzip2 => take(&mut BzDecoder::new(&mut *input))?,
             Format::Lz4 if is_skippable(head) => skip_frame(input)?,
             Format::Lz4 => take(&mut FrameDecoder::new(Unending(&mut *input)))?,
-            Format::Raw | Format::Zip | Format::Qcow2 => unreachable!("they are no streams of members"),
+            Format::Raw | Format::Zip | Format::Qcow2 | Format::AndroidSparse => {
+                unreachable!("they are no streams of members")
+            }
         }
         first = false;
     }
@@ -126,8 +135,39 @@ const TRAILING: &str = "garbage behind the end of the packed image";
 /// How much a decoder of xz may hold when it works on several blocks at once; above, it takes fewer threads.
 const XZ_THREADS_BYTES: u64 = 72 << 20;
 
-/// `xz -9` asks for 65 MiB. Files that ask for more than this were made to do harm.
-const XZ_MOST_BYTES: u64 = 1 << 30;
+/// How far back a decoder may have to look, all of which it holds in memory. `zstd --long` and `zstd -22` make it
+/// as large, `xz -9` half of it; both programs can be asked for more, which nobody needs for images.
+pub const MOST_WINDOW_BYTES: u64 = 128 << 20;
+
+/// What a decoder of xz takes with such a window; it needs less than 1 MiB besides.
+const XZ_MOST_BYTES: u64 = MOST_WINDOW_BYTES + (1 << 20);
+
+/// A window is larger than [`MOST_WINDOW_BYTES`].
+#[derive(Debug, thiserror::Error)]
+#[error("it needs a window of more than 128 MiB")]
+pub struct TooWide;
+
+/// Whether an error of [`unpack`] says that a window is too large.
+pub fn is_too_wide(error: &io::Error) -> bool {
+    use liblzma::stream::Error::MemLimit;
+    error
+        .get_ref()
+        .is_some_and(|inner| inner.is::<TooWide>() || matches!(inner.downcast_ref(), Some(MemLimit)))
+}
+
+/// The window of the frame of zstd that begins with `head`: sections 3.1.1.1.1 and 3.1.1.1.2 of RFC 8878.
+fn zstd_window(head: &[u8]) -> Option<u64> {
+    let (descriptor, window) = (*head.get(4)?, u64::from(*head.get(5)?));
+    if is_skippable(head) {
+        return None;
+    }
+    let is_single_segment = descriptor & 1 << 5 != 0;
+    if is_single_segment {
+        return zstd::zstd_safe::get_frame_content_size(head).ok().flatten();
+    }
+    let base = 1u64 << (10 + (window >> 3));
+    Some(base + base / 8 * (window & 7))
+}
 
 fn xz_stream() -> io::Result<Stream> {
     let threads = available_parallelism().map_or(1, |threads| u32::try_from(threads.get()).unwrap_or(1));

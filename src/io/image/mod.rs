@@ -3,19 +3,30 @@
 //! What it is packed in is told by its content ([`format`]). One pass ([`pass`]) unpacks, checks and digests it and
 //! writes it to a base of the [`Cache`]. Every function here blocks; callers use `spawn_blocking`.
 
+mod android;
+pub mod bmap;
 pub mod digest;
+mod error;
 pub mod format;
+mod hint;
 pub mod pass;
+pub mod progress;
+pub(super) mod raw;
 
 use std::fs::{self, File, FileType};
 use std::io::{self, Read, Write};
+use std::ops::ControlFlow;
 use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::cache::{Base, Cache, Identity};
+use bmap::Bmap;
+pub use error::ImageError;
 use format::{Format, PEEK_BYTES};
-use pass::{Order, PassError, Progress};
+use pass::{Order, PassError};
+use progress::Observer;
 
 /// An image whose content stands in the cache, and stays there while this lives.
 #[derive(Debug, Clone)]
@@ -26,6 +37,8 @@ pub struct Image {
     pub bytes: u64,
     /// The digest of its content; see [`digest::ContentDigest`].
     pub digest: String,
+    /// How long it took to read it; `None` if its content stood in the cache already.
+    pub read_in: Option<Duration>,
     base: Arc<Base>,
 }
 
@@ -38,132 +51,24 @@ pub struct Expected<'a> {
     /// SHA-256 in hexadecimal, of the file as it is or of its content. If it is not given and a file of the
     /// same name with `.sha256` at its end lies beside the image, the one in there counts.
     pub sha256: Option<String>,
-    /// Told now and then how far it is.
-    pub progress: &'a mut dyn FnMut(Progress),
-}
-
-/// An image cannot be used. Nothing was written to any medium.
-#[derive(Debug, thiserror::Error)]
-pub enum ImageError {
-    /// It cannot be opened or read.
-    #[error("cannot read image {path}")]
-    Read {
-        /// The image.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
-    /// It is damaged, or what it is packed in is.
-    #[error("image {path} is damaged at or before byte {offset}")]
-    Damaged {
-        /// The image.
-        path: PathBuf,
-        /// How far it had been read, in bytes of the file.
-        offset: u64,
-        /// What was wrong there.
-        #[source]
-        source: io::Error,
-    },
-    /// It has no bytes.
-    #[error("image {path} is empty")]
-    Empty {
-        /// The image.
-        path: PathBuf,
-    },
-    /// It is not a file that can be read again.
-    #[error("image {path} is {kind}, which cannot be flashed; a file with its bytes can")]
-    NoFile {
-        /// The image.
-        path: PathBuf,
-        /// What it is.
-        kind: &'static str,
-    },
-    /// It is packed in a way that we cannot unpack; written as it is, it would boot nothing.
-    #[error(
-        "image {path} is {format}, which cannot be flashed; raw, gzip, xz, zstd, bzip2, lz4, zip and qcow2 can"
-    )]
-    Format {
-        /// The image.
-        path: PathBuf,
-        /// What it is.
-        format: &'static str,
-    },
-    /// It does not fit.
-    #[error("image {name} has {bytes} bytes, and medium `{medium}` only {capacity}")]
-    TooLarge {
-        /// What the user called the image.
-        name: String,
-        /// Its size.
-        bytes: u64,
-        /// The medium's name in the board file.
-        medium: String,
-        /// The medium's size in bytes.
-        capacity: u64,
-    },
-    /// It does not fit, and nobody knows how large it is: unpacking ended where the medium does.
-    #[error("image {name} has more bytes, unpacked, than the {capacity} of medium `{medium}`")]
-    TooLargeUnpacked {
-        /// What the user called the image.
-        name: String,
-        /// The medium's name in the board file.
-        medium: String,
-        /// The medium's size in bytes.
-        capacity: u64,
-    },
-    /// Somebody expected something else.
-    #[error(
-        "image {path} has SHA-256 {found}, and its content {content}; neither is the expected {expected}"
-    )]
-    Unexpected {
-        /// The image.
-        path: PathBuf,
-        /// Of the file.
-        found: String,
-        /// Of what it unpacks to.
-        content: String,
-        /// What was asked for.
-        expected: String,
-    },
-    /// What is expected is no SHA-256.
-    #[error("`{text}`, expected of image {path}, is no SHA-256: 64 hexadecimal digits")]
-    NoSha256 {
-        /// The image.
-        path: PathBuf,
-        /// What was given.
-        text: String,
-    },
-    /// Somebody wrote to it while we read it.
-    #[error("image {path} was changed while it was read")]
-    Changed {
-        /// The image.
-        path: PathBuf,
-    },
-    /// The cache cannot be used.
-    #[error("cannot keep the content of an image in {path}")]
-    Write {
-        /// The cache.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
-}
-
-impl ImageError {
-    /// Whether a person has to change what they asked for; else the host failed.
-    pub fn is_users(&self) -> bool {
-        !matches!(self, Self::Write { .. })
-    }
+    /// Its block map. If it is not given and one lies beside the image, that one counts; see [`Bmap::find`].
+    pub bmap: Option<PathBuf>,
+    /// Told how far it is, and asked whether to go on.
+    pub progress: &'a mut Observer<'a>,
 }
 
 impl Image {
-    /// Opens the image at `path`, by its content and not by its name; it is unpacked into the cache in `cache`,
-    /// unless it is known there.
-    /// It must fit on a medium of `capacity` bytes.
-    pub fn open(path: &Path, cache: &Path, medium: &str, capacity: u64) -> Result<Self, ImageError> {
-        let expected = Expected { medium, capacity, sha256: None, progress: &mut |_| {} };
-        Self::open_expected(path, &Cache::at(cache), expected)
+    /// Opens the image at `path`, by its content and not by its name; it is unpacked into the cache, unless it is
+    /// known there. It must fit on a medium of `capacity` bytes.
+    pub fn open(path: &Path, cache: &Cache, medium: &str, capacity: u64) -> Result<Self, ImageError> {
+        let expected = Expected {
+            medium,
+            capacity,
+            sha256: None,
+            bmap: None,
+            progress: &mut |_| ControlFlow::Continue(()),
+        };
+        Self::open_expected(path, cache, expected)
     }
 
     /// The same, with what is expected of it.
@@ -173,7 +78,9 @@ impl Image {
         let Expected { medium, capacity, .. } = expected;
         let sha256 = expected_sha256(path, expected.sha256.as_deref())?;
         let file = open_file(path)?;
-        let identity = Identity::of(path, &file).map_err(read)?;
+        let bmap = Bmap::find(path, expected.bmap.as_deref())
+            .map_err(|(path, source)| ImageError::Bmap { path, source })?;
+        let identity = Identity::of(path, &file).map_err(read)?.with_bmap(bmap.as_ref());
         let known = |found: Option<(Base, Option<String>)>| {
             let (base, file_sha256) = found?;
             let answer = |wanted: &str| {
@@ -182,12 +89,16 @@ impl Image {
             sha256.as_deref().is_none_or(answer).then_some(base)
         };
         let mut found = known(cache.find(&identity).map_err(kept)?);
+        let mut read_in = None;
         if found.is_none() {
             // Whoever else inserts the same file is waited for, and then it is known.
             let _claim = cache.claim(&identity).map_err(kept)?;
             found = known(cache.find(&identity).map_err(kept)?);
             if found.is_none() {
-                found = Some(insert(path, &file, &identity, cache, expected, sha256.as_deref())?);
+                let begun = Instant::now();
+                found =
+                    Some(insert(path, &file, &identity, cache, expected, sha256.as_deref(), bmap.as_ref())?);
+                read_in = Some(begun.elapsed());
             }
         }
         let base = found.expect("it was found or inserted");
@@ -195,8 +106,15 @@ impl Image {
             name: path.display().to_string(),
             bytes: base.bytes,
             digest: base.digest.clone(),
+            read_in,
             base: Arc::new(base),
         };
+        match read_in {
+            Some(took) => {
+                tracing::info!(image = image.name, digest = image.digest, ?took, "read into the cache")
+            }
+            None => tracing::info!(image = image.name, digest = image.digest, "found in the cache"),
+        }
         image.check_fits(medium, capacity)?;
         Ok(image)
     }
@@ -207,15 +125,15 @@ impl Image {
         let held = cache.hold(digest).map_err(kept)?;
         Ok(held.map(|base| {
             let (name, bytes, digest) = (name.to_owned(), base.bytes, base.digest.clone());
-            Self { name, bytes, digest, base: Arc::new(base) }
+            Self { name, bytes, digest, read_in: None, base: Arc::new(base) }
         }))
     }
 
-    /// An image that is part of standin, such as the self-test; its content goes into the cache in `cache`.
-    pub fn built_in(name: &str, content: &[u8], cache: &Path) -> Result<Self, ImageError> {
-        let kept = |source| ImageError::Write { path: cache.to_owned(), source };
-        fs::create_dir_all(cache).map_err(kept)?;
-        let mut file = tempfile::NamedTempFile::new_in(cache).map_err(kept)?;
+    /// An image that is part of standin, such as the self-test; its content goes into the cache.
+    pub fn built_in(name: &str, content: &[u8], cache: &Cache) -> Result<Self, ImageError> {
+        let kept = |source| ImageError::Write { path: cache.dir().to_owned(), source };
+        fs::create_dir_all(cache.dir()).map_err(kept)?;
+        let mut file = tempfile::NamedTempFile::new_in(cache.dir()).map_err(kept)?;
         file.write_all(content).map_err(kept)?;
         Ok(Self { name: name.to_owned(), ..Self::open(file.path(), cache, name, u64::MAX)? })
     }
@@ -302,6 +220,7 @@ fn insert(
     cache: &Cache,
     expected: Expected<'_>,
     sha256: Option<&str>,
+    bmap: Option<&Bmap>,
 ) -> Result<Base, ImageError> {
     let path = path.to_owned();
     let kept = |source| ImageError::Write { path: cache.dir().to_owned(), source };
@@ -312,7 +231,7 @@ fn insert(
         Format::of(&head[..length]).map_err(|format| ImageError::Format { path: path.clone(), format })?;
     let insertion = cache.begin().map_err(kept)?;
     let Expected { medium, capacity, progress, .. } = expected;
-    let order = Order { limit: capacity, sha256: sha256.is_some(), progress };
+    let order = Order { limit: capacity, sha256: sha256.is_some(), bmap, progress };
     let (name, medium) = (path.display().to_string(), medium.to_owned());
     let passed = match pass::run(file, format, insertion.file(), order) {
         Ok(passed) => passed,
@@ -326,12 +245,18 @@ fn insert(
         Err(PassError::TooLarge(None)) => {
             return Err(ImageError::TooLargeUnpacked { name, medium, capacity });
         }
+        Err(PassError::TooWide) => return Err(ImageError::TooWide { path }),
         Err(PassError::Write(source)) => return Err(kept(source)),
+        Err(PassError::Mapped(map, source)) => return Err(ImageError::Mapped { path, map, source }),
+        Err(PassError::MappedLength { map, found, expected }) => {
+            return Err(ImageError::MappedLength { path, map, found, expected });
+        }
+        Err(PassError::Cancelled) => return Err(ImageError::Cancelled { path }),
     };
     if passed.bytes == 0 {
         return Err(ImageError::Empty { path });
     }
-    if Identity::of(&path, file).map_err(read)? != *identity {
+    if Identity::of(&path, file).map_err(read)?.with_bmap(bmap) != *identity {
         return Err(ImageError::Changed { path });
     }
     if let (Some(expected), Some((found, content))) = (sha256, &passed.sha256)
@@ -345,7 +270,7 @@ fn insert(
 }
 
 /// Reads at an offset until the buffer is full or the file ends.
-pub(super) fn fill_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+pub(in crate::io) fn fill_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     struct From<'a>(&'a File, u64);
     impl Read for From<'_> {
         fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -357,6 +282,6 @@ pub(super) fn fill_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result
     pass::fill(&mut From(file, offset), buffer)
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(in crate::io) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

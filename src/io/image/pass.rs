@@ -4,19 +4,24 @@
 //! [`run`] returns when all threads have ended; failed, it leaves a file whose content is worth nothing.
 
 use std::fs::File;
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead, BufReader, Read};
+use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
-use nix::errno::Errno;
-use nix::unistd::{Whence, lseek64};
 use sha2::{Digest, Sha256};
 
-use super::digest::{BLOCK_BYTES, ContentDigest, data_runs};
-use super::format::{Format, Input, PEEK_BYTES, unpack, unzip};
+use super::android::unsparse;
+use super::bmap::{Bmap, Check, Mismatch};
+use super::digest::{ContentDigest, data_runs};
+use super::format::{Format, Input, PEEK_BYTES, is_too_wide, unpack, unzip};
 use super::hex;
+use super::hint::content_bytes;
+use super::progress::{Observer, Progress};
+use super::raw::{self, At, became_shorter, for_each_extent};
 use crate::io::qcow2;
 
 /// What a pass is asked to do besides copying.
@@ -25,19 +30,10 @@ pub struct Order<'a> {
     pub limit: u64,
     /// Whether the SHA-256 of the file and of its content are wanted.
     pub sha256: bool,
+    /// What the content is held to; blocks that it leaves out become zeros.
+    pub bmap: Option<&'a Bmap>,
     /// Told now and then how far it is.
-    pub progress: &'a mut dyn FnMut(Progress),
-}
-
-/// How far a pass is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Progress {
-    /// Bytes of the file that were read.
-    pub read: u64,
-    /// Bytes that the file has; for a raw image with holes, more than will be read.
-    pub file: u64,
-    /// Where the content has been written up to.
-    pub written: u64,
+    pub progress: &'a mut Observer<'a>,
 }
 
 /// What a pass has seen.
@@ -49,8 +45,10 @@ pub struct Passed {
     pub data_bytes: u64,
     /// The content's digest; see [`ContentDigest`].
     pub digest: String,
-    /// SHA-256 of the file as it is, and of its content, if they were wanted.
+    /// SHA-256 of the file as it is, and of what it unpacks to, if they were wanted.
     pub sha256: Option<(String, String)>,
+    /// Whether there was anything in the blocks that the block map leaves out.
+    pub cleared: bool,
 }
 
 /// Why a pass ended early.
@@ -60,8 +58,23 @@ pub enum PassError {
     Read(u64, io::Error),
     /// The content is longer than the limit: so many bytes, if its container says.
     TooLarge(Option<u64>),
+    /// It takes too much memory to unpack.
+    TooWide,
     /// The target cannot be written.
     Write(io::Error),
+    /// The content is not what this block map says.
+    Mapped(PathBuf, Mismatch),
+    /// The content is not as long as this block map says.
+    MappedLength {
+        /// The map.
+        map: PathBuf,
+        /// How long it is.
+        found: u64,
+        /// How long it should be.
+        expected: u64,
+    },
+    /// Whoever is told of the way wants no more.
+    Cancelled,
 }
 
 /// Large enough to make system calls and wake-ups cheap, small enough to stay in the processor's cache.
@@ -72,10 +85,12 @@ const WAITING: usize = 3;
 
 /// Reads `file` once and writes its content to `target`, which is new; zeros become holes.
 pub fn run(file: &File, format: Format, target: &File, order: Order<'_>) -> Result<Passed, PassError> {
-    let Order { limit, sha256, progress } = order;
+    let Order { limit, sha256, bmap, progress } = order;
     let file_bytes = file.metadata().map_err(|source| PassError::Read(0, source))?.len();
-    let position = AtomicU64::new(0);
-    let position = &position;
+    if format == Format::Raw && !sha256 && bmap.is_none() {
+        return copy_raw(file, file_bytes, target, limit, progress);
+    }
+    let (position, hint) = (&AtomicU64::new(0), &AtomicU64::new(content_bytes(file, format).unwrap_or(0)));
     let (unpacked, unpacked_here) = sync_channel::<Piece>(WAITING);
     let (digested, digested_here) = sync_channel::<Piece>(WAITING);
     let (spent, spent_here) = sync_channel::<Piece>(2 * WAITING + 3);
@@ -88,12 +103,18 @@ pub fn run(file: &File, format: Format, target: &File, order: Order<'_>) -> Resu
                 Format::Qcow2 => qcow2::Disk::open_image(file).and_then(|mut disk| {
                     let bytes = disk.size();
                     out.check(bytes)?;
+                    hint.store(bytes, Ordering::Relaxed);
                     disk.for_each_extent(|offset, reader| out.put_from(offset, reader))?;
                     out.jump(bytes)?;
                     Ok(None)
                 }),
+                Format::AndroidSparse => {
+                    let mut file = BufReader::new(Positioned { file, position });
+                    unsparse(&mut file, &mut out, |bytes| hint.store(bytes, Ordering::Relaxed)).map(|()| None)
+                }
                 Format::Zip => unzip(Positioned { file, position }, |entry, bytes| {
                     out.check(bytes)?;
+                    hint.store(bytes, Ordering::Relaxed);
                     out.put_all(entry)
                 })
                 .map(|()| None),
@@ -103,25 +124,36 @@ pub fn run(file: &File, format: Format, target: &File, order: Order<'_>) -> Resu
                 Ok(file_sha256) => Ok((out.offset, file_sha256)),
                 Err(error) => Err(match error.get_ref().and_then(|inner| inner.downcast_ref::<TooLarge>()) {
                     Some(TooLarge(bytes)) => PassError::TooLarge(*bytes),
+                    None if is_too_wide(&error) => PassError::TooWide,
                     None => PassError::Read(position.load(Ordering::Relaxed), error),
                 }),
             }
         });
-        let digester = scope.spawn(move || digest(&unpacked_here, &digested, sha256));
+        let digester = scope.spawn(move || digest(&unpacked_here, &digested, sha256, bmap));
         let written = write(&digested_here, &spent, target, |written| {
-            progress(Progress { read: position.load(Ordering::Relaxed), file: file_bytes, written });
+            let [read, hint] = [position, hint].map(|number| number.load(Ordering::Relaxed));
+            progress(Progress { read, file: file_bytes, written, hint: Some(hint) })
         });
         // Whoever still works upstream finds nobody to work for, and ends.
         drop((digested_here, spent));
-        let (content, mut whole) = join(digester);
+        let digested = join(digester);
         let decoded = join(decoder);
-        written.map_err(PassError::Write)?;
+        written?;
+        let mapped =
+            |source| PassError::Mapped(bmap.map(|bmap| bmap.path.clone()).unwrap_or_default(), source);
+        let Digested { content, mut whole, hashed, check, cleared } = digested.map_err(mapped)?;
         let (bytes, file_sha256) = decoded?;
+        if let Some((bmap, check)) = bmap.zip(check) {
+            if bytes != bmap.image_bytes {
+                let (map, expected) = (bmap.path.clone(), bmap.image_bytes);
+                return Err(PassError::MappedLength { map, found: bytes, expected });
+            }
+            check.finish(bytes).map_err(mapped)?;
+        }
         target.set_len(bytes).map_err(PassError::Write)?;
         let content_sha256 = sha256.then(|| {
-            let ended = whole.1;
-            hash_zeros(&mut whole.0, bytes - ended);
-            hex(&whole.0.finalize())
+            hash_zeros(&mut whole, bytes - hashed);
+            hex(&whole.finalize())
         });
         let data_bytes = content.data_bytes();
         let digest = content.finish(bytes);
@@ -131,7 +163,31 @@ pub fn run(file: &File, format: Format, target: &File, order: Order<'_>) -> Resu
             (true, None) if format == Format::Raw => content_sha256.clone(),
             (true, None) => Some(sha256_of(file).map_err(|source| PassError::Read(0, source))?),
         };
-        Ok(Passed { bytes, data_bytes, digest, sha256: file_sha256.zip(content_sha256) })
+        Ok(Passed { bytes, data_bytes, digest, sha256: file_sha256.zip(content_sha256), cleared })
+    })
+}
+
+/// Of a raw image, nothing but the content's digest is asked for that depends on the order.
+fn copy_raw(
+    file: &File,
+    bytes: u64,
+    target: &File,
+    limit: u64,
+    progress: &mut Observer<'_>,
+) -> Result<Passed, PassError> {
+    if bytes > limit {
+        return Err(PassError::TooLarge(Some(bytes)));
+    }
+    let content = raw::copy(file, bytes, Some(target), |behind| {
+        progress(Progress { read: behind, file: bytes, written: behind, hint: Some(bytes) })
+    })?;
+    target.set_len(bytes).map_err(PassError::Write)?;
+    Ok(Passed {
+        bytes,
+        data_bytes: content.data_bytes(),
+        digest: content.finish(bytes),
+        sha256: None,
+        cleared: false,
     })
 }
 
@@ -165,7 +221,7 @@ impl Piece {
 struct TooLarge(Option<u64>);
 
 /// Where decoders put the content.
-struct Out {
+pub(super) struct Out {
     to: SyncSender<Piece>,
     spent: Receiver<Piece>,
     /// What is filled now; whatever the members of a container, pieces begin at whole blocks.
@@ -176,13 +232,18 @@ struct Out {
 }
 
 impl Out {
+    /// The end of the content so far.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
     /// Refuses a content that says itself how long it is.
-    fn check(&self, bytes: u64) -> io::Result<()> {
+    pub fn check(&self, bytes: u64) -> io::Result<()> {
         if bytes > self.limit { Err(io::Error::other(TooLarge(Some(bytes)))) } else { Ok(()) }
     }
 
     /// Puts all that `from` has behind what is there.
-    fn put_all(&mut self, from: &mut dyn Read) -> io::Result<()> {
+    pub fn put_all(&mut self, from: &mut dyn Read) -> io::Result<()> {
         loop {
             let filled = fill(from, &mut self.piece.buffer[self.piece.filled..])?;
             self.piece.filled += filled;
@@ -206,8 +267,8 @@ impl Out {
         self.put_all(from)
     }
 
-    /// Goes on at `offset`.
-    fn jump(&mut self, offset: u64) -> io::Result<()> {
+    /// Goes on at `offset`, a whole number of blocks, as the end so far is.
+    pub fn jump(&mut self, offset: u64) -> io::Result<()> {
         if self.piece.filled > 0 {
             self.send()?;
         }
@@ -248,60 +309,9 @@ fn read_raw(file: &File, bytes: u64, out: &mut Out, position: &AtomicU64) -> io:
         if out.offset == end {
             return Ok(());
         }
-        Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it became shorter while it was read"))
+        Err(became_shorter())
     })?;
     out.jump(bytes)
-}
-
-/// Tells the extents of data in a file of `bytes` bytes, each from its first byte to its end.
-pub(super) fn for_each_extent(
-    file: &File,
-    bytes: u64,
-    mut tell: impl FnMut(u64, u64) -> io::Result<()>,
-) -> io::Result<()> {
-    let seek = |offset: u64, whence| match lseek64(file, offset.cast_signed(), whence) {
-        Ok(found) => Ok(found.cast_unsigned().min(bytes)),
-        Err(Errno::ENXIO) => Ok(bytes),
-        Err(errno) => Err(io::Error::from(errno)),
-    };
-    let block = BLOCK_BYTES as u64;
-    let mut offset = 0;
-    while offset < bytes {
-        let data = match seek(offset, Whence::SeekData) {
-            Ok(data) => data,
-            // A file system that does not know holes: all is data.
-            Err(error) if error.raw_os_error() == Some(Errno::EINVAL as i32) => return tell(offset, bytes),
-            Err(error) => return Err(error),
-        };
-        if data < bytes {
-            // Blocks of the file system may be smaller than ours.
-            let start = data / block * block;
-            offset = seek(data, Whence::SeekHole)?.next_multiple_of(block).min(bytes);
-            tell(start, offset)?;
-        } else {
-            offset = bytes;
-        }
-    }
-    Ok(())
-}
-
-/// A part of a file.
-struct At<'a> {
-    file: &'a File,
-    offset: u64,
-    end: u64,
-    position: &'a AtomicU64,
-}
-
-impl Read for At<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let left = usize::try_from(self.end - self.offset).unwrap_or(usize::MAX);
-        let wanted = buffer.len().min(left);
-        let length = self.file.read_at(&mut buffer[..wanted], self.offset)?;
-        self.offset += length as u64;
-        self.position.store(self.offset, Ordering::Relaxed);
-        Ok(length)
-    }
 }
 
 /// A file that says where it is read.
@@ -437,25 +447,44 @@ impl Input for Feed<'_> {
     }
 }
 
-/// Finds the data in each piece and digests it; also the SHA-256 up to where the last piece ends.
-fn digest(from: &Receiver<Piece>, to: &SyncSender<Piece>, sha256: bool) -> (ContentDigest, (Sha256, u64)) {
+/// What has become of all pieces.
+struct Digested<'a> {
+    content: ContentDigest,
+    /// Of the content as it came, up to where the last piece ends.
+    whole: Sha256,
+    hashed: u64,
+    check: Option<Check<'a>>,
+    cleared: bool,
+}
+
+/// Finds the data in each piece and digests it, after it was held to its block map.
+fn digest<'a>(
+    from: &Receiver<Piece>,
+    to: &SyncSender<Piece>,
+    sha256: bool,
+    bmap: Option<&'a Bmap>,
+) -> Result<Digested<'a>, Mismatch> {
     let mut content = ContentDigest::default();
     let (mut whole, mut hashed) = (Sha256::new(), 0);
+    let (mut check, mut cleared) = (bmap.map(Bmap::check), false);
     for mut piece in from {
-        data_runs(&piece.buffer[..piece.filled], &mut piece.runs);
-        for (start, end) in &piece.runs {
-            content.update(piece.offset + *start as u64, &piece.buffer[*start..*end]);
-        }
         if sha256 {
             hash_zeros(&mut whole, piece.offset - hashed);
             whole.update(&piece.buffer[..piece.filled]);
             hashed = piece.end();
         }
+        if let Some(check) = &mut check {
+            cleared |= check.take(piece.offset, &mut piece.buffer[..piece.filled])?;
+        }
+        data_runs(&piece.buffer[..piece.filled], &mut piece.runs);
+        for (start, end) in &piece.runs {
+            content.update(piece.offset + *start as u64, &piece.buffer[*start..*end]);
+        }
         if to.send(piece).is_err() {
             break;
         }
     }
-    (content, (whole, hashed))
+    Ok(Digested { content, whole, hashed, check, cleared })
 }
 
 /// Writes the data of each piece where it belongs.
@@ -463,13 +492,16 @@ fn write(
     from: &Receiver<Piece>,
     spent: &SyncSender<Piece>,
     target: &File,
-    mut tell: impl FnMut(u64),
-) -> io::Result<()> {
+    mut tell: impl FnMut(u64) -> ControlFlow<()>,
+) -> Result<(), PassError> {
     for piece in from {
         for (start, end) in &piece.runs {
-            target.write_all_at(&piece.buffer[*start..*end], piece.offset + *start as u64)?;
+            let place = piece.offset + *start as u64;
+            target.write_all_at(&piece.buffer[*start..*end], place).map_err(PassError::Write)?;
         }
-        tell(piece.end());
+        if tell(piece.end()).is_break() {
+            return Err(PassError::Cancelled);
+        }
         // If there is no room, or nobody left, it is not needed.
         let _ = spent.try_send(piece);
     }
@@ -507,26 +539,4 @@ fn hash_zeros(hash: &mut Sha256, mut length: u64) {
         hash.update(&ZEROS[..usize::try_from(part).expect("it is at most 64 KiB")]);
         length -= part;
     }
-}
-
-/// The digest of a raw file's content; see [`ContentDigest`].
-pub(in crate::io) fn content_digest(file: &File) -> io::Result<String> {
-    let bytes = file.metadata()?.len();
-    let mut content = ContentDigest::default();
-    let (mut buffer, mut runs) = (vec![0; PIECE_BYTES], Vec::new());
-    let position = AtomicU64::new(0);
-    for_each_extent(file, bytes, |start, end| {
-        let mut extent = At { file, offset: start, end, position: &position };
-        loop {
-            let offset = extent.offset;
-            let length = fill(&mut extent, &mut buffer)?;
-            if length == 0 {
-                return Ok(());
-            }
-            data_runs(&buffer[..length], &mut runs);
-            runs.iter()
-                .for_each(|(start, end)| content.update(offset + *start as u64, &buffer[*start..*end]));
-        }
-    })?;
-    Ok(content.finish(bytes))
 }

@@ -1,5 +1,6 @@
 //! Flashes, and the operations that they are.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use super::extract::{Asked, Json, Query};
 use super::{Api, Told};
 use crate::deadline::Deadline;
 use crate::device::Device;
+use crate::io::image::progress::Progress;
 use crate::procedure;
 use crate::sys::blocking::blocking;
 use crate::worker::devices::Lent;
@@ -108,8 +110,11 @@ async fn write(
     let (medium, capacity) = (medium.name.clone(), medium.size.0);
     let told = operation.clone();
     let opened = blocking(move || {
-        let progress = &mut |now: crate::io::image::pass::Progress| told.progress(now.read, now.file);
-        api.images.open(&image, (&medium, capacity), progress)
+        let mut progress = |now: Progress| {
+            told.progress(now.read, now.file);
+            if told.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        api.images.open(&image, (&medium, capacity), &mut progress)
     });
     let image = opened.await?;
     procedure::flash(device, &image).await?;

@@ -23,7 +23,7 @@ use super::extract::Json;
 use super::{Api, Told};
 use crate::io::cache::Cache;
 use crate::io::file;
-use crate::io::image::pass::Progress;
+use crate::io::image::progress::Observer;
 use crate::io::image::{Expected, Image};
 use crate::io::selftest::SELFTEST_IMAGE;
 use crate::sys::blocking::blocking;
@@ -59,7 +59,7 @@ enum DigestKind {
 #[derive(Debug)]
 pub struct Images {
     uploads: PathBuf,
-    cache: PathBuf,
+    cache: Cache,
     limit: u64,
 }
 
@@ -121,7 +121,7 @@ fn content_digest(digest: &str) -> String {
 
 impl Images {
     /// Files that are sent go to `uploads`, at most `limit` bytes together; contents to the cache.
-    pub fn new(uploads: PathBuf, cache: PathBuf, limit: u64) -> Self {
+    pub fn new(uploads: PathBuf, cache: Cache, limit: u64) -> Self {
         Self { uploads, cache, limit }
     }
 
@@ -134,11 +134,11 @@ impl Images {
     fn find(&self, digest: &ImageDigest) -> Option<ImageFacts> {
         let facts = |bytes, content| ImageFacts { digest: digest.to_string(), bytes, content };
         if digest.kind == DigestKind::Content {
-            let base = Cache::at(&self.cache).hold(&digest.hex).ok()??;
+            let base = self.cache.hold(&digest.hex).ok()??;
             return Some(facts(base.bytes, Some(content_digest(&base.digest))));
         }
         if let Some(known) = self.known(digest)
-            && let Ok(Some(base)) = Cache::at(&self.cache).hold(&known.content)
+            && let Ok(Some(base)) = self.cache.hold(&known.content)
         {
             return Some(facts(known.bytes, Some(content_digest(&base.digest))));
         }
@@ -155,11 +155,11 @@ impl Images {
     }
 
     /// The image of this name: `selftest` or a digest. It fits on `medium`. Blocks while its content is made.
-    pub fn open(
+    pub fn open<'a>(
         &self,
         name: &str,
-        (medium, capacity): (&str, u64),
-        progress: &mut dyn FnMut(Progress),
+        (medium, capacity): (&'a str, u64),
+        progress: &'a mut Observer<'a>,
     ) -> Result<Image, ApiError> {
         if name == SELFTEST {
             let image = Image::built_in(SELFTEST, SELFTEST_IMAGE, &self.cache)?;
@@ -172,15 +172,15 @@ impl Images {
             DigestKind::Blake3 | DigestKind::Sha256 => self.known(&digest).map(|known| known.content),
         };
         if let Some(content) = content
-            && let Some(image) = Image::in_cache(name, &Cache::at(&self.cache), &content)?
+            && let Some(image) = Image::in_cache(name, &self.cache, &content)?
         {
             image.check_fits(medium, capacity)?;
             return Ok(image);
         }
         let path = self.upload(&digest);
         let Ok(about) = fs::metadata(&path) else { return Err(not_here()) };
-        let expected = Expected { medium, capacity, sha256: None, progress };
-        let opened = Image::open_expected(&path, &Cache::at(&self.cache), expected);
+        let expected = Expected { medium, capacity, sha256: None, bmap: None, progress };
+        let opened = Image::open_expected(&path, &self.cache, expected);
         let mut image = opened.map_err(|error| self.without_paths(error.into(), &path, name))?;
         let known = Known { bytes: about.len(), content: image.digest.clone() };
         let kept = self.remember(&digest, &known).and_then(|()| fs::remove_file(&path));
@@ -191,14 +191,14 @@ impl Images {
     }
 
     fn known(&self, digest: &ImageDigest) -> Option<Known> {
-        let text = fs::read(self.cache.join("known").join(digest.file_name())).ok()?;
+        let text = fs::read(self.cache.dir().join("known").join(digest.file_name())).ok()?;
         let known: Known = serde_json::from_slice(&text).ok()?;
         // It becomes a folder's name.
         ImageDigest::parse(&content_digest(&known.content)).is_ok().then_some(known)
     }
 
     fn remember(&self, digest: &ImageDigest, known: &Known) -> io::Result<()> {
-        let folder = self.cache.join("known");
+        let folder = self.cache.dir().join("known");
         fs::create_dir_all(&folder)?;
         let text = serde_json::to_vec(known)?;
         file::replace(&folder.join(digest.file_name()), |file| file.write_all(&text))
@@ -213,7 +213,7 @@ impl Images {
         let facts = &mut error.facts;
         for text in [Some(&mut facts.message), facts.cause.as_mut()].into_iter().flatten() {
             *text = text.replace(&path.display().to_string(), name);
-            *text = text.replace(&self.cache.display().to_string(), "the cache");
+            *text = text.replace(&self.cache.dir().display().to_string(), "the cache");
         }
         error
     }
@@ -269,7 +269,7 @@ impl Hasher {
 /// Sends and contents of the cache.
 pub async fn list(State(api): State<Arc<Api>>) -> Told<Vec<ImageFacts>> {
     let listed = blocking(move || {
-        let entries = Cache::at(&api.images.cache).list()?;
+        let entries = api.images.cache.list()?;
         let contents = entries.into_iter().map(|entry| {
             let digest = content_digest(&entry.digest);
             ImageFacts { digest: digest.clone(), bytes: entry.bytes, content: Some(digest) }

@@ -55,7 +55,7 @@ impl Api {
     /// On these devices. Images that are sent lie in `uploads` until they are flashed, at most `limit` bytes together. A client
     /// may be silent in the middle of a body for as long as `silence`.
     pub fn new(devices: Arc<Devices>, uploads: PathBuf, limit: u64, silence: Duration) -> Arc<Self> {
-        let images = Images::new(uploads, devices.supply.host.images(), limit);
+        let images = Images::new(uploads, devices.supply.images.clone(), limit);
         Arc::new(Self { devices, images, silence })
     }
 

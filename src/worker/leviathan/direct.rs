@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use super::DRIP;
 use super::flash::{FlashState, UnderWay, flash_uploaded};
 use crate::deadline::Deadline;
-use crate::io::image::pass::Progress;
+use crate::io::image::progress::Progress;
 use crate::worker::Worker;
 use crate::worker::answer::typed;
 use crate::worker::body::Pieces;

@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::io;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +19,7 @@ use super::upload::Complete;
 use crate::deadline::Deadline;
 use crate::device::Device;
 use crate::io::cache::Cache;
-use crate::io::image::pass::Progress;
+use crate::io::image::progress::Progress;
 use crate::io::image::{Expected, Image};
 use crate::message::chain;
 use crate::procedure;
@@ -226,7 +227,7 @@ pub async fn flash_state(State(worker): State<Arc<Worker>>) -> Response {
 async fn flash(
     device: &mut Device,
     upload: Arc<Complete>,
-    images: PathBuf,
+    images: Cache,
     progress: Arc<watch::Sender<Option<Progress>>>,
     deadline: Deadline,
 ) -> Result<(), String> {
@@ -236,10 +237,12 @@ async fn flash(
         let open = move || {
             let mut progress = |now| {
                 progress.send_replace(Some(now));
+                ControlFlow::Continue(())
             };
-            let expected = Expected { medium: &medium, capacity, sha256: None, progress: &mut progress };
+            let (medium, progress) = (medium.as_str(), &mut progress);
+            let expected = Expected { medium, capacity, sha256: None, bmap: None, progress };
             upload.check_packed()?;
-            let opened = Image::open_expected(&upload.path(), &Cache::at(&images), expected);
+            let opened = Image::open_expected(&upload.path(), &images, expected);
             opened.map_err(|error| chain(&error))
         };
         let image = blocking(open).await?;

@@ -2,8 +2,10 @@
 //!
 //! Called wherever an image is looked into: by the boot stage of the Raspberry Pi, and when an image is prepared.
 //! The images come from the DUT or its makers, so nothing in them is believed before it is checked. Nothing to
-//! clean up. Layouts: MBR as Linux reads it (block/partitions/msdos.c), GPT as the UEFI specification 2.10,
+//! clean up. [`expand`] grows the last one. Layouts: MBR as Linux reads it (block/partitions/msdos.c), GPT as the UEFI specification 2.10,
 //! chapter 5, has it.
+
+pub mod expand;
 
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
@@ -31,10 +33,12 @@ pub enum Scheme {
 }
 
 /// One entry of a partition table. It may lie outside of the image; reading it then ends early.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Partition {
     /// Its number as Linux counts: primary ones from 1, logical ones from 5.
     pub number: u32,
+    /// What a GPT calls it; empty if it has no name there.
+    pub name: String,
     /// What it says it holds.
     pub kind: PartitionKind,
     /// Where it begins in the image.
@@ -83,6 +87,15 @@ pub enum PartitionError {
         #[source]
         source: io::Error,
     },
+    /// The image itself could not be written.
+    #[error("cannot write the partition table at byte {offset}")]
+    Write {
+        /// Where.
+        offset: u64,
+        /// The reason.
+        #[source]
+        source: io::Error,
+    },
     /// The first sector promises a GPT, but it is damaged. Its backup is not consulted: Linux does not either,
     /// unless it is told to.
     #[error("the GUID partition table is damaged: {0}")]
@@ -91,13 +104,7 @@ pub enum PartitionError {
 
 /// Reads the partition table of `image`; `None` if it has none, as a blank one or one with a bare file system.
 pub fn read_table<T: Read + Seek>(image: &mut T) -> Result<Option<PartitionTable>, PartitionError> {
-    let Some(sector) = read_sector(image, 0)? else { return Ok(None) };
-    let entries: [MbrEntry; 4] = std::array::from_fn(|index| MbrEntry::parse(&sector, index));
-    // A bare FAT begins with a sector that carries the same signature, with code where the entries would be.
-    let plausible = has_signature(&sector) && entries.iter().all(|entry| matches!(entry.status, 0 | 0x80));
-    if !plausible || !entries.iter().any(MbrEntry::is_used) {
-        return Ok(None);
-    }
+    let Some(Mbr { entries, .. }) = read_mbr(image)? else { return Ok(None) };
     if entries.iter().any(|entry| entry.kind == MBR_PROTECTIVE) {
         let partitions = read_gpt(image)?;
         return Ok(Some(PartitionTable { scheme: Scheme::Gpt, partitions }));
@@ -105,13 +112,30 @@ pub fn read_table<T: Read + Seek>(image: &mut T) -> Result<Option<PartitionTable
     let mut partitions = Vec::new();
     for (entry, number) in entries.iter().zip(1..) {
         if entry.is_extended() {
-            read_logical(image, u64::from(entry.start), &mut partitions)?;
+            let logical = logical_entries(image, u64::from(entry.start))?;
+            let numbered = logical.iter().zip(5..);
+            partitions
+                .extend(numbered.map(|(logical, number)| logical.entry.partition(number, logical.record)));
         } else if entry.is_used() {
             partitions.push(entry.partition(number, 0));
         }
     }
     partitions.sort_by_key(|partition| partition.number);
     Ok(Some(PartitionTable { scheme: Scheme::Mbr, partitions }))
+}
+
+struct Mbr {
+    sector: [u8; 512],
+    entries: [MbrEntry; 4],
+}
+
+/// The first sector and its entries, if they are a partition table.
+fn read_mbr<T: Read + Seek>(image: &mut T) -> Result<Option<Mbr>, PartitionError> {
+    let Some(sector) = read_sector(image, 0)? else { return Ok(None) };
+    let entries: [MbrEntry; 4] = std::array::from_fn(|index| MbrEntry::parse(&sector, index));
+    // A bare FAT begins with a sector that carries the same signature, with code where the entries would be.
+    let plausible = has_signature(&sector) && entries.iter().all(|entry| matches!(entry.status, 0 | 0x80));
+    Ok((plausible && entries.iter().any(MbrEntry::is_used)).then_some(Mbr { sector, entries }))
 }
 
 const MBR_PROTECTIVE: u8 = 0xee;
@@ -145,9 +169,15 @@ impl MbrEntry {
         self.is_used() && matches!(self.kind, 0x05 | 0x0f | 0x85)
     }
 
+    /// The sector behind it, counted from where its start is.
+    fn end(&self) -> u64 {
+        u64::from(self.start) + u64::from(self.sectors)
+    }
+
     fn partition(&self, number: u32, base_sector: u64) -> Partition {
         Partition {
             number,
+            name: String::new(),
             kind: PartitionKind::Mbr(self.kind),
             offset_bytes: (base_sector + u64::from(self.start)) * SECTOR_BYTES,
             size_bytes: u64::from(self.sectors) * SECTOR_BYTES,
@@ -155,36 +185,54 @@ impl MbrEntry {
     }
 }
 
+/// A logical partition, and the record that lists it.
+struct Logical {
+    record: u64,
+    entry: MbrEntry,
+    /// The record that leads to this one's.
+    linked_from: Option<u64>,
+}
+
+impl Logical {
+    fn start(&self) -> u64 {
+        self.record + u64::from(self.entry.start)
+    }
+
+    fn end(&self) -> u64 {
+        self.record + self.entry.end()
+    }
+}
+
 /// Follows the chain of extended boot records: each lists one logical partition, and where the next record is.
-fn read_logical<T: Read + Seek>(
-    image: &mut T,
-    first_record: u64,
-    partitions: &mut Vec<Partition>,
-) -> Result<(), PartitionError> {
-    let mut record = first_record;
-    let mut number = 5;
+fn logical_entries<T: Read + Seek>(image: &mut T, first_record: u64) -> Result<Vec<Logical>, PartitionError> {
+    let mut found = Vec::new();
+    let (mut record, mut linked_from) = (first_record, None);
     for _ in 0..MAX_LOGICAL {
-        let Some(sector) = read_sector(image, record * SECTOR_BYTES)? else { return Ok(()) };
-        if !has_signature(&sector) {
-            return Ok(());
-        }
-        let (logical, next) = (MbrEntry::parse(&sector, 0), MbrEntry::parse(&sector, 1));
-        if logical.is_used() && !logical.is_extended() {
-            partitions.push(logical.partition(number, record));
-            number += 1;
+        let Some(sector) = read_sector(image, record * SECTOR_BYTES)?.filter(has_signature) else { break };
+        let (entry, next) = (MbrEntry::parse(&sector, 0), MbrEntry::parse(&sector, 1));
+        if entry.is_used() && !entry.is_extended() {
+            found.push(Logical { record, entry, linked_from });
         }
         if !next.is_extended() {
-            return Ok(());
+            break;
         }
+        linked_from = Some(record);
         record = first_record + u64::from(next.start);
     }
-    Ok(())
+    Ok(found)
 }
 
 /// More entries, or larger ones, than any tool writes; the specification sets no limit.
 const MAX_GPT_TABLE_BYTES: usize = 1 << 20;
 
 fn read_gpt<T: Read + Seek>(image: &mut T) -> Result<Vec<Partition>, PartitionError> {
+    let (header, table) = read_gpt_sectors(image)?;
+    let entries = table.chunks_exact(le32(&header, 84) as usize).zip(1..);
+    Ok(entries.filter_map(|(entry, number)| gpt_partition(entry, number)).collect())
+}
+
+/// The header and the entries, whose checksums are right. The header's own one is left out of it.
+fn read_gpt_sectors<T: Read + Seek>(image: &mut T) -> Result<([u8; 512], Vec<u8>), PartitionError> {
     use PartitionError::DamagedGpt;
 
     let mut header = read_sector(image, SECTOR_BYTES)?.ok_or(DamagedGpt("the image ends before it"))?;
@@ -214,8 +262,7 @@ fn read_gpt<T: Read + Seek>(image: &mut T) -> Result<Vec<Partition>, PartitionEr
     if checksum(&table) != le32(&header, 88) {
         return Err(DamagedGpt("its entries' checksum is wrong"));
     }
-    let entries = table.chunks_exact(entry_bytes).zip(1..);
-    Ok(entries.filter_map(|(entry, number)| gpt_partition(entry, number)).collect())
+    Ok((header, table))
 }
 
 fn gpt_partition(entry: &[u8], number: u32) -> Option<Partition> {
@@ -224,8 +271,11 @@ fn gpt_partition(entry: &[u8], number: u32) -> Option<Partition> {
     let sectors = last.checked_sub(first)?.checked_add(1)?;
     let used = kind != [0; 16] && first != 0;
     used.then_some(())?;
+    let units = entry[56..128].as_chunks().0.iter().map(|unit| u16::from_le_bytes(*unit));
+    let name: Vec<u16> = units.take_while(|unit| *unit != 0).collect();
     Some(Partition {
         number,
+        name: String::from_utf16_lossy(&name),
         kind: PartitionKind::Gpt(kind),
         offset_bytes: first.checked_mul(SECTOR_BYTES)?,
         size_bytes: sectors.checked_mul(SECTOR_BYTES)?,

@@ -1,7 +1,10 @@
-//! Reads QEMU's qcow2 format: images that users bring, and the layers that QEMU writes over a base.
+//! QEMU's qcow2 format: images that users bring, and the layers that QEMU writes over a base.
 //!
-//! Reading only; QEMU makes and writes layers. A layer may be read while no QEMU has it open. From QEMU's
+//! Here it is read; [`empty`] makes layers, and [`write`] changes them. A layer may be opened while no QEMU has it open. From QEMU's
 //! docs/interop/qcow2.txt.
+
+pub mod empty;
+pub mod write;
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -62,7 +65,7 @@ impl Disk {
     /// The disk, and whether it has a backing file.
     fn open(file: File, base: Option<(File, u64)>) -> io::Result<(Self, bool)> {
         let mut head = [0; HEADER_BYTES];
-        let length = super::image::fill_at(&file, &mut head, 0)?;
+        let length = crate::io::image::fill_at(&file, &mut head, 0)?;
         let long = |at: usize| u64::from_be_bytes(std::array::from_fn(|index| head[at + index]));
         let word = |at: usize| u32::from_be_bytes(std::array::from_fn(|index| head[at + index]));
         let version = word(4);
@@ -135,10 +138,11 @@ impl Disk {
         usize::try_from(index).ok().and_then(|index| self.l1.get(index)).map_or(0, |entry| entry & OFFSET)
     }
 
-    fn cluster(&mut self, offset: u64) -> io::Result<Cluster> {
+    /// The entry of the cluster at `offset` of the disk; 0 if there is no table for it.
+    fn entry(&mut self, offset: u64) -> io::Result<u64> {
         let table = self.table_of(offset);
         if table == 0 {
-            return Ok(Cluster::Absent);
+            return Ok(0);
         }
         let entries = self.cluster_bytes / 8;
         if self.l2.0 != table {
@@ -146,7 +150,11 @@ impl Disk {
             self.l2 = (table, read_table(&self.file, table, length)?);
         }
         let index = usize::try_from((offset >> self.cluster_bits) % entries).map_err(invalid)?;
-        let entry = self.l2.1[index];
+        Ok(self.l2.1[index])
+    }
+
+    fn cluster(&mut self, offset: u64) -> io::Result<Cluster> {
+        let entry = self.entry(offset)?;
         Ok(match entry {
             _ if entry & PACKED != 0 => Cluster::Packed(entry),
             _ if entry & ZEROS != 0 => Cluster::Zeros,
@@ -164,7 +172,7 @@ impl Disk {
         let sectors = ((entry & !PACKED & !(1 << 63)) >> sectors_at) + 1;
         let length = (sectors * 512 - offset % 512).min(2 * self.cluster_bytes + 512);
         let mut packed = vec![0; usize::try_from(length).map_err(invalid)?];
-        let read = super::image::fill_at(&self.file, &mut packed, offset)?;
+        let read = crate::io::image::fill_at(&self.file, &mut packed, offset)?;
         packed.truncate(read);
         let mut cluster = vec![0; usize::try_from(self.cluster_bytes).map_err(invalid)?];
         if self.zstd {
@@ -188,13 +196,13 @@ impl Read for Disk {
         }
         match (self.cluster(self.at)?, &self.base) {
             (Cluster::Absent, Some((base, bytes))) if self.at < *bytes => {
-                let there = super::image::fill_at(base, buffer, self.at)?;
+                let there = crate::io::image::fill_at(base, buffer, self.at)?;
                 buffer[there..].fill(0);
             }
             (Cluster::Absent | Cluster::Zeros, _) => buffer.fill(0),
             (Cluster::At(offset), _) => {
                 // QEMU does not write the rest of a last cluster whose end it has not touched.
-                let there = super::image::fill_at(&self.file, buffer, offset + in_cluster)?;
+                let there = crate::io::image::fill_at(&self.file, buffer, offset + in_cluster)?;
                 if there == 0 {
                     return Err(io::Error::new(
                         io::ErrorKind::UnexpectedEof,
