@@ -75,6 +75,9 @@ pub struct Args {
     /// [default: 60]
     #[arg(long, value_name = "TIMES", value_parser = clap::value_parser!(u16).range(2..=10_000))]
     flash_tries: Option<u16>,
+    /// Let suites that clients send start programs on this host, with `exec` steps, as the user who runs this
+    #[arg(long)]
+    allow_exec: bool,
     #[command(flatten)]
     limits: LimitOptions,
 }
@@ -183,8 +186,9 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, CliError>
     let worker = Worker::start(settings, Box::new(open)).map_err(CliError::broken)?;
     let default = (board.clone(), chosen, worker.keeper().clone());
     let devices = Devices::new(supply, args.limits.limits(), default);
-    let uploads = run.scratch().join("images");
-    let api = Api::new(devices, uploads, args.upload_limit.0, args.idle_limit.0);
+    let uploads = (run.scratch().join("images"), args.upload_limit.0);
+    let api = Api::new(devices, uploads, args.idle_limit.0, args.allow_exec);
+    super::remote::announce(run.path(), &url).map_err(CliError::broken)?;
     say(format_args!("{} waits at {url}; Ctrl-C ends it", board.name));
     let mut asked = interrupted.clone();
     let stop = async { drop(asked.wait_for(|asked| *asked).await) };

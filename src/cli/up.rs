@@ -213,7 +213,7 @@ fn show(bytes: &[u8]) -> Result<(), CliError> {
 
 /// Reads standard input on a thread of its own, as a read of it cannot be cancelled; the thread ends with the
 /// input or the process.
-fn read_keys() -> mpsc::Receiver<Vec<u8>> {
+pub(super) fn read_keys() -> mpsc::Receiver<Vec<u8>> {
     let (sender, receiver) = mpsc::channel(16);
     std::thread::spawn(move || {
         let mut keys = [0; 4096];

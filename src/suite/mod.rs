@@ -218,6 +218,15 @@ impl Action {
         }
     }
 
+    /// Whether it needs a file that lies beside the suite.
+    pub fn brings_files(&self) -> bool {
+        match self {
+            Self::Flash(source) => matches!(source, FlashSource::File(_)),
+            Self::Medium(step) => step.brings_files(),
+            _ => false,
+        }
+    }
+
     /// All texts with variables in it.
     pub fn templates(&self) -> Vec<&Template> {
         match self {

@@ -84,6 +84,18 @@ impl RunDir {
     }
 }
 
+/// The run directories in `runs` whose owners live.
+pub fn living(runs: &Path) -> io::Result<Vec<PathBuf>> {
+    let is_ours = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with(PREFIX);
+    let paths = fs::read_dir(runs)?.flatten().filter(is_ours).map(|entry| entry.path());
+    // Never made here: a directory without its lock has no owner.
+    let lives = |path: &PathBuf| {
+        let locked = File::open(path.join(LOCK)).map(|file| Flock::lock(file, FlockArg::LockSharedNonblock));
+        matches!(locked, Ok(Err((_, nix::errno::Errno::EWOULDBLOCK))))
+    };
+    Ok(paths.filter(lives).collect())
+}
+
 /// Lets one at a time make, remove and sweep directories: nobody shall find one that is half made or half gone.
 fn gate(runs: &Path) -> io::Result<Flock<File>> {
     lock(&runs.join(".gate"), FlockArg::LockExclusive)

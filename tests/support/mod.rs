@@ -117,6 +117,8 @@ pub fn standin(dir: &Path) -> std::process::Command {
         .env("STANDIN_RUNS", dir.join("runs"))
         .env("STANDIN_CACHE", dir.join("cache"))
         .env_remove("STANDIN_LOG")
+        .env_remove("STANDIN_WORKER")
+        .env_remove("STANDIN_TOKEN")
         .env_remove("STANDIN_CACHE_LIMIT")
         .stdin(std::process::Stdio::null());
     command

@@ -12,6 +12,7 @@ mod extract;
 mod files;
 mod flash;
 mod images;
+mod runs;
 mod server;
 
 use std::path::PathBuf;
@@ -29,6 +30,7 @@ use self::document::Endpoint;
 use self::error::ApiError;
 use self::extract::Json;
 use self::images::Images;
+use self::runs::Runs;
 use super::body::Pieces;
 use super::devices::Devices;
 use super::operation::OperationFacts;
@@ -40,6 +42,7 @@ pub use self::device::{
 pub use self::files::FileFacts;
 pub use self::flash::FlashOrder;
 pub use self::images::ImageFacts;
+pub use self::runs::{RunFacts, RunOrder};
 pub use self::server::{BoardLine, ServerFacts};
 
 /// What the endpoints work on.
@@ -47,6 +50,7 @@ pub use self::server::{BoardLine, ServerFacts};
 pub struct Api {
     devices: Arc<Devices>,
     images: Images,
+    runs: Runs,
     /// How long a client may be silent in the middle of a body.
     silence: Duration,
 }
@@ -54,9 +58,15 @@ pub struct Api {
 impl Api {
     /// On these devices. Images that are sent lie in `uploads` until they are flashed, at most `limit` bytes together. A client
     /// may be silent in the middle of a body for as long as `silence`.
-    pub fn new(devices: Arc<Devices>, uploads: PathBuf, limit: u64, silence: Duration) -> Arc<Self> {
+    /// Suites may start programs on this host only if `allow_exec` says so.
+    pub fn new(
+        devices: Arc<Devices>,
+        (uploads, limit): (PathBuf, u64),
+        silence: Duration,
+        allow_exec: bool,
+    ) -> Arc<Self> {
         let images = Images::new(uploads, devices.supply.images.clone(), limit);
-        Arc::new(Self { devices, images, silence })
+        Arc::new(Self { devices, images, runs: Runs::new(allow_exec), silence })
     }
 
     /// The pieces of a request's body.
@@ -64,8 +74,9 @@ impl Api {
         Pieces::of(body, self.silence)
     }
 
-    /// Closes the devices that clients left.
+    /// Ends the runs and closes the devices that clients left.
     pub async fn close(&self) -> Result<(), crate::device::DeviceError> {
+        self.runs.close().await;
         self.devices.close().await
     }
 }
@@ -196,6 +207,32 @@ fn endpoints() -> Vec<Endpoint> {
             .answers::<ImageFacts>(200, "It was here already; what was sent of it was not read")
             .answers::<ImageFacts>(201, "It is here now")
             .refuses(&[408, 413, 422, 507]),
+        ask("/v1/runs", "The suites that run or have run here", get(runs::list))
+            .answers::<Vec<RunFacts>>(200, "The runs, the oldest first"),
+        tell("/v1/runs", "Runs a suite on a board, on a device of its own", post(runs::add))
+            .takes::<RunOrder>()
+            .answers::<RunFacts>(201, "It has begun")
+            .refuses(&[404, 413, 415, 422, 503]),
+        ask("/v1/runs/{n}", "A run, and what came of it", get(runs::show))
+            .answers::<RunFacts>(200, "The run")
+            .refuses(&[404]),
+        remove("/v1/runs/{n}", "Cancels a run that goes on; removes one that has ended", delete(runs::remove))
+            .answers::<RunFacts>(200, "It has ended; what is known of it")
+            .refuses(&[404]),
+        ask("/v1/runs/{n}/progress", "A run from its beginning on, as it goes on", get(runs::progress))
+            .answers_bytes(
+                200,
+                runs::LINES,
+                "A JSON object on each line, as `standin test --json` prints them; the last one is `run-ends`, with \
+                 the report or the error",
+            )
+            .refuses(&[404]),
+        ask("/v1/runs/{n}/files", "The evidence of a run", get(runs::files))
+            .answers::<Vec<FileFacts>>(200, "The files")
+            .refuses(&[404]),
+        ask("/v1/runs/{n}/files/{*name}", "One of the files", get(runs::download))
+            .answers_bytes(200, BYTES, "Its bytes")
+            .refuses(&[404]),
     ]
 }
 

@@ -36,6 +36,8 @@ pub struct ServerFacts {
     pub cpus_limit: u64,
     /// How long an image that is sent may be, in bytes.
     pub image_limit_bytes: u64,
+    /// Whether suites may start programs on the server's host.
+    pub allow_exec: bool,
 }
 
 /// A board in the list of them.
@@ -66,6 +68,7 @@ pub async fn facts(State(api): State<Arc<Api>>) -> Json<ServerFacts> {
         cpus: usage.cpus,
         cpus_limit: limits.cpus,
         image_limit_bytes: api.images.limit(),
+        allow_exec: api.runs.allow_exec,
     })
 }
 
