@@ -31,6 +31,7 @@ fn main() {
         sandbox: true,
         firmware: FirmwareFiles::BuiltIn,
         media: hold.device.storage.plugged_in().unwrap(),
+        boots_first: None,
         reach: Reach::NOTHING,
     };
     let command_line = arguments(&hold.device.board, &launch);

@@ -68,6 +68,7 @@ async fn firmware_alone(slug: &str) -> Duration {
         sandbox: player.sandbox,
         firmware: FirmwareFiles::Uefi { code, variables, format },
         media: storage.plugged_in().unwrap(),
+        boots_first: None,
         reach: Reach::NOTHING,
     };
     let command_line = arguments(&board, &launch);

@@ -83,6 +83,34 @@ pub enum EventKind {
         /// The interface's name in the board file.
         interface: String,
     },
+    /// A medium came into the DUT.
+    MediumInserted {
+        /// The medium's name in the board file.
+        medium: String,
+    },
+    /// A medium left the DUT.
+    MediumRemoved {
+        /// The medium's name in the board file.
+        medium: String,
+    },
+    /// The boot switch was operated.
+    BootSwitch {
+        /// `normal` or `flash`.
+        position: String,
+    },
+    /// The USB boot port got power.
+    UsbPortOn,
+    /// The USB boot port lost its power.
+    UsbPortOff,
+    /// An installer has written a medium, and ended as it should.
+    Installed {
+        /// The medium's name in the board file.
+        medium: String,
+        /// The digest of the installer, by which the cache knows it.
+        digest: String,
+        /// How much the DUT wrote to the medium.
+        written_bytes: u64,
+    },
     /// An image was written to a medium, and verified.
     Flashed {
         /// The medium's name in the board file.
@@ -109,7 +137,7 @@ pub enum EventKind {
 
 impl EventKind {
     /// The names that a suite may wait for, in the order of the variants.
-    pub const NAMES: [&'static str; 14] = [
+    pub const NAMES: [&'static str; 20] = [
         "power-on",
         "power-off",
         "button-press",
@@ -124,6 +152,12 @@ impl EventKind {
         "link-up",
         "link-down",
         "prepared",
+        "medium-inserted",
+        "medium-removed",
+        "boot-switch",
+        "usb-port-on",
+        "usb-port-off",
+        "installed",
     ];
 
     /// The name under which suites and reports know it.
@@ -143,6 +177,12 @@ impl EventKind {
             Self::LinkUp { .. } => 11,
             Self::LinkDown { .. } => 12,
             Self::Prepared { .. } => 13,
+            Self::MediumInserted { .. } => 14,
+            Self::MediumRemoved { .. } => 15,
+            Self::BootSwitch { .. } => 16,
+            Self::UsbPortOn => 17,
+            Self::UsbPortOff => 18,
+            Self::Installed { .. } => 19,
         };
         Self::NAMES[index]
     }

@@ -11,7 +11,7 @@ use standin::device::power::PowerState;
 use standin::device::storage::Content;
 use standin::event::{EventKind, Origin};
 use standin::io::selftest::SELFTEST_IMAGE;
-use standin::procedure;
+use standin::procedure::{self, FlashError};
 use support::{processes_with, seabios_pc, secs};
 
 #[tokio::test]
@@ -197,7 +197,7 @@ async fn an_image_that_does_not_fit_is_refused_and_the_old_one_stays() {
     let mut huge = image.clone();
     huge.bytes = 1 << 40;
     let refused = procedure::flash(&mut hold.device, &huge).await.unwrap_err();
-    assert!(matches!(refused, DeviceError::Storage(_)));
+    assert!(matches!(refused, FlashError::Device(DeviceError::Storage(_))));
     assert_eq!(hold.device.storage.content("disk"), Some(&Content::Flashed(image.digest.clone())));
     hold.device.power_on(secs(10)).await.unwrap();
     hold.wait_for(&image.sha256().unwrap()).await;

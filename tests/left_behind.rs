@@ -7,12 +7,11 @@ mod support;
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use standin::procedure;
-use support::{processes_with, seabios_pc, secs, standin};
+use support::{look_until, machines, pid_of, processes_with, run_dirs, seabios_pc, secs, standin};
 
 /// Long enough to be killed in, short enough to end: six boots of the SeaBIOS PC, some 0.6 s.
 fn start_run(dir: &Path) -> Child {
@@ -27,37 +26,9 @@ fn start_suite(dir: &Path, suite: &str) -> Child {
         .expect("the built program runs")
 }
 
-fn pid_of(child: &Child) -> Pid {
-    Pid::from_raw(i32::try_from(child.id()).expect("the kernel's process ids are positive i32"))
-}
-
-/// The process ids of the QEMUs that use files below `dir`.
-fn machines(dir: &Path) -> Vec<Pid> {
-    let numbers = processes_with(&dir.join("runs")).into_iter();
-    let numbers = numbers.filter_map(|path| path.file_name()?.to_str()?.parse().ok());
-    numbers.map(Pid::from_raw).collect()
-}
-
 /// Moments spread over a whole run, the same ones each time: multiples of the golden ratio.
 fn moment(round: u32) -> Duration {
     Duration::from_secs_f64(0.7 * (f64::from(round) * 0.618_034).fract())
-}
-
-/// Looks until `done` says so; panics after 20 s.
-fn look_until<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
-    let begun = Instant::now();
-    loop {
-        if let Some(found) = done() {
-            return found;
-        }
-        assert!(begun.elapsed() < Duration::from_secs(20), "{what} was not seen within 20 s");
-        std::thread::yield_now();
-    }
-}
-
-fn run_dirs(dir: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(dir.join("runs")).into_iter().flatten();
-    entries.map(|entry| entry.expect("it can be listed").path()).filter(|path| path.is_dir()).collect()
 }
 
 #[test]

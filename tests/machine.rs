@@ -27,6 +27,7 @@ fn start(dir: &Path, more: &[&str]) -> Start {
         program: "qemu-system-x86_64".into(),
         arguments: arguments.collect(),
         serial: Vec::new(),
+        tpm: None,
         stderr: dir.join("qemu.stderr"),
     }
 }

@@ -14,8 +14,13 @@ use standin::device::storage::Content;
 use standin::event::EventKind;
 use standin::io::image::Image;
 use standin::io::prepare::{Edit, Place};
-use standin::procedure::{self, flash_and_prepare};
+use standin::procedure::{self, FlashError, Order};
 use support::{Hold, seabios_pc, secs};
+
+async fn flash_and_prepare(hold: &mut Hold, image: &Image, edits: &[Edit]) -> Result<(), FlashError> {
+    let order = Order { edits, ..Order::until(secs(60)) };
+    procedure::flash_as(&mut hold.device, image, &order).await
+}
 
 /// An image of 8 MiB with a FAT of 6 MiB in its only partition.
 fn image(hold: &Hold) -> Image {
@@ -58,7 +63,7 @@ async fn a_medium_is_changed_between_flash_and_power_on_and_the_image_never() {
     let image = image(&hold);
     let before = fs::read(hold.dir.path().join("os.img")).unwrap();
     let medium = hold.device.board.flash.medium.clone();
-    flash_and_prepare(&mut hold.device, &image, &[write("{}"), Edit::Expand]).await.unwrap();
+    flash_and_prepare(&mut hold, &image, &[write("{}"), Edit::Expand]).await.unwrap();
     assert_eq!(hold.device.read_file(None, &config()).await.unwrap(), b"{}");
     check_layer(hold.device.storage.path(&medium).unwrap());
     let events = hold.device.events.since(0);
@@ -105,7 +110,7 @@ async fn a_change_that_was_cut_short_or_is_not_what_was_asked_for_needs_a_new_fl
             }
         } else {
             let huge = Edit::Write { to: config(), content: vec![1; 7 << 20] };
-            let full = flash_and_prepare(&mut hold.device, &image, &[huge]).await.unwrap_err();
+            let full = flash_and_prepare(&mut hold, &image, &[huge]).await.unwrap_err();
             assert_eq!(full.fault(), Fault::Dut, "{full}");
         }
         assert_eq!(hold.device.storage.content(&medium), Some(&Content::Unknown));

@@ -13,16 +13,22 @@
 
 mod support;
 
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
 use standin::device::Device;
 use standin::device::console::Pattern;
-use standin::event::EventKind;
+use standin::device::network::Visit;
+use standin::device::storage::Position;
 use standin::io::cache::Cache;
 use standin::io::image::Image;
+use standin::io::ssh::{Credentials, Identity};
+use standin::message::chain;
 use standin::procedure;
-use support::{Hold, secs};
+use support::{Hold, look_until, look_until_within, machines, run_dirs, secs};
 
 const HEALTHY: &str = "reference-os: slot a is healthy";
 
@@ -77,26 +83,37 @@ fn an_update_boots_and_a_broken_one_rolls_back() {
     suite_passes("tests/suites/reference-os-update.toml", "generic-amd64", &image);
 }
 
-#[tokio::test]
-#[ignore = "needs firmware-images/reference-os/build amd64 disk"]
-async fn the_host_reaches_the_reference_os_with_a_key_from_config_json() {
-    let Hold { mut device, dir } = support::stand_in_with_forwards("generic-amd64", vec![22222]).await;
-    let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
-    run("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-f", &at("key")]);
-    let key = std::fs::read_to_string(at("key.pub")).unwrap();
-    let config = format!(r#"{{"uuid": "c0ffee5{:025}", "os": {{"sshKeys": ["{}"]}}}}"#, 0, key.trim());
+/// A copy of the built image that lets this key in.
+fn image_that_lets_in(key: &Identity, dir: &Path) -> PathBuf {
+    let at = |name: &str| dir.join(name).to_str().unwrap().to_owned();
+    let config = format!(r#"{{"uuid": "c0ffee5{:025}", "os": {{"sshKeys": ["{}"]}}}}"#, 0, key.public_line());
     std::fs::write(at("config.json"), config).unwrap();
     let built = image_of("STANDIN_REFERENCE_OS", "disk");
     run("cp", &["--sparse=always", built.to_str().unwrap(), &at("image")]);
     // The boot partition begins at 1 MiB.
     run("mcopy", &["-o", "-i", &format!("{}@@1M", at("image")), &at("config.json"), "::config.json"]);
+    dir.join("image")
+}
 
-    let image = image_for(&device, Path::new(&at("image")), dir.path());
+#[tokio::test]
+#[ignore = "needs firmware-images/reference-os/build amd64 disk"]
+async fn the_host_reaches_the_reference_os_with_a_key_from_config_json() {
+    let Hold { mut device, dir } = support::stand_in_with_forwards("generic-amd64", vec![22222]).await;
+    let key = Identity::make(&dir.path().join("key")).unwrap();
+    let image = image_for(&device, &image_that_lets_in(&key, dir.path()), dir.path());
     procedure::flash(&mut device, &image).await.unwrap();
     device.power_on(secs(30)).await.unwrap();
-    wait_for(&mut device, HEALTHY).await;
+    // No word on the console is waited for: a DUT that boots is not up yet, and nothing else.
+    let credentials = Credentials { identity: Some(key.clone()), ..Credentials::default() };
+    let root = Visit { port: device.ssh_port(), user: "root", credentials: &credentials, heed_from: 0 };
+    device.log_in_over_ssh(root, secs(300)).await.unwrap_or_else(|error| panic!("{}", chain(&error)));
+    let other = Credentials::default();
+    let refused = device.log_in_over_ssh(Visit { credentials: &other, ..root }, secs(60)).await.unwrap_err();
+    assert!(chain(&refused).contains("`root` was refused: tried nothing"), "{}", chain(&refused));
+
     let (_, address) = device.forwards(secs(30)).await.unwrap()[0];
-    let (key, port, root) = (at("key"), address.port().to_string(), format!("root@{}", address.ip()));
+    let (key, port, root) =
+        (key.file.display().to_string(), address.port().to_string(), format!("root@{}", address.ip()));
     let answer = tokio::task::spawn_blocking(move || {
         let mut words = vec!["-q", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"];
         words.extend(["-i", &key, "-p", &port, &root, "cat /proc/sys/kernel/hostname /run/os/slot"]);
@@ -106,23 +123,49 @@ async fn the_host_reaches_the_reference_os_with_a_key_from_config_json() {
     Hold { device, dir }.close_and_expect_nothing_left().await;
 }
 
+/// A board that `standin up` holds, and the id by which `standin ssh` finds it.
+fn hold_up(dir: &Path, image: &Path, key: &Identity) -> (Child, String) {
+    let mut up = support::standin(dir);
+    up.args(["up", "generic-amd64", "--accelerator", "tcg", "--image"]).arg(image);
+    let mut up =
+        up.arg("--ssh-key").arg(&key.file).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let words = BufReader::new(up.stderr.take().unwrap()).lines().map(|line| line.unwrap());
+    let told =
+        words.filter_map(|line| line.split_once("standin ssh --run ").map(|(_, rest)| rest.to_owned()));
+    let id = { told }.next().expect("it tells how to log in").split('`').next().unwrap().to_owned();
+    (up, id)
+}
+
+#[test]
+#[ignore = "needs firmware-images/reference-os/build amd64 disk"]
+fn two_boards_that_are_held_at_once_are_logged_in_to_by_their_ids() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = Identity::make(&dir.path().join("key")).unwrap();
+    let image = image_that_lets_in(&key, dir.path());
+    let held = [hold_up(dir.path(), &image, &key), hold_up(dir.path(), &image, &key)];
+    let boot_ids = held.each_ref().map(|(_, id)| {
+        let mut ssh = support::standin(dir.path());
+        ssh.args(["ssh", "--within", "5min", "--run", id, "--", "cat", "/proc/sys/kernel/random/boot_id"]);
+        let output = ssh.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    });
+    assert_eq!(boot_ids[0].len(), 37, "{boot_ids:?}");
+    assert_ne!(boot_ids[0], boot_ids[1]);
+    for (mut up, _) in held {
+        run("kill", &["-INT", &up.id().to_string()]);
+        assert_eq!(up.wait().unwrap().code(), Some(130));
+    }
+    assert_eq!(support::processes_with(dir.path()), Vec::<PathBuf>::new());
+}
+
 #[tokio::test]
 #[ignore = "needs firmware-images/reference-os/build amd64 installer"]
 async fn the_installer_makes_an_intel_nuc_boot_from_its_internal_medium() {
     let Hold { mut device, dir } = support::stand_in("intel-nuc").await;
     let installer = image_for(&device, &image_of("STANDIN_REFERENCE_OS_INSTALLER", "installer"), dir.path());
     procedure::flash(&mut device, &installer).await.unwrap();
-    device.power_on(secs(30)).await.unwrap();
-    wait_for(&mut device, "installer: done, powering off").await;
-    let events = device.events.clone();
-    events.wait_for(0, secs(60), |kind| matches!(kind, EventKind::Halt { .. })).await.unwrap();
-    device.power_off().await.unwrap();
-
-    // In place of taking the stick out: nothing on it that could boot.
-    let blank = dir.path().join("blank");
-    std::fs::write(&blank, vec![0; 1 << 20]).unwrap();
-    let blank = image_for(&device, &blank, dir.path());
-    device.storage.flash("usb", &blank).await.unwrap();
+    assert_eq!(device.storage.position("usb"), Some(Position::Out));
     device.power_on(secs(30)).await.unwrap();
     wait_for(&mut device, HEALTHY).await;
     let login = device.board.login.clone().unwrap();
@@ -136,4 +179,70 @@ async fn the_installer_makes_an_intel_nuc_boot_from_its_internal_medium() {
     let driver = console.run("readlink /sys/class/net/eth0/device/driver; wdctl -n", secs(30)).await.unwrap();
     assert!(driver.text.contains("e1000e") && driver.text.contains("iTCO_wdt"), "{}", driver.text);
     Hold { device, dir }.close_and_expect_nothing_left().await;
+}
+
+#[test]
+#[ignore = "needs firmware-images/reference-os/build amd64 installer"]
+fn the_installer_passes_its_suite() {
+    let image = image_of("STANDIN_REFERENCE_OS_INSTALLER", "installer");
+    suite_passes("tests/suites/reference-os-installer.toml", "intel-nuc", &image);
+}
+
+/// What cuts an installation that writes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Cut {
+    Machine,
+    Standin,
+    Deadline,
+}
+
+#[test]
+#[ignore = "needs firmware-images/reference-os/build amd64 installer"]
+fn an_installation_cut_in_the_middle_is_told_as_what_it_was_and_the_next_is_clean() {
+    let image = image_of("STANDIN_REFERENCE_OS_INSTALLER", "installer");
+    let dir = tempfile::tempdir().unwrap();
+    let text = std::fs::read_to_string("tests/suites/reference-os-installer.toml").unwrap();
+    let start = |within: &str| {
+        let suite = dir.path().join("installer.toml");
+        std::fs::write(&suite, text.replace("\"5min\"", within)).unwrap();
+        let mut command = support::standin(dir.path());
+        command.arg("test").arg(suite).args(["--board", "intel-nuc", "--accelerator", "tcg", "--image"]);
+        command.arg(&image).stderr(Stdio::null()).spawn().unwrap()
+    };
+    for cut in [Cut::Machine, Cut::Standin, Cut::Deadline] {
+        // After 30 s the installer is at it on any machine that boots it within the five minutes.
+        let mut run = start(if cut == Cut::Deadline { "\"30s\"" } else { "\"5min\"" });
+        if cut != Cut::Deadline {
+            look_until_within(Duration::from_secs(240), "the installer at work", || {
+                std::thread::sleep(Duration::from_millis(100)); // sleep: to look all the time would slow the board down
+                let console = newest_console(dir.path())?;
+                console.contains("installer: writing").then_some(())
+            });
+        }
+        let code = match cut {
+            Cut::Machine => {
+                kill(machines(dir.path())[0], Signal::SIGKILL).unwrap();
+                Some(3)
+            }
+            Cut::Standin => {
+                run.kill().unwrap();
+                None
+            }
+            Cut::Deadline => Some(1),
+        };
+        assert_eq!(run.wait().unwrap().code(), code, "{cut:?}");
+        look_until("the end of every machine", || machines(dir.path()).is_empty().then_some(()));
+    }
+    assert!(start("\"5min\"").wait().unwrap().success());
+    // Of the run that was killed nothing is left, of those that failed their evidence.
+    assert_eq!(run_dirs(dir.path()).len(), 2);
+}
+
+/// What the console of the run that is going has said.
+fn newest_console(dir: &Path) -> Option<String> {
+    let running = run_dirs(dir).into_iter().find(|run| run.join("scratch").exists())?;
+    let suite = std::fs::read_dir(running.join("intel-nuc")).ok()?.next()?.ok()?;
+    let logs = std::fs::read_dir(suite.path().join("console")).ok()?;
+    let texts = logs.filter_map(|log| std::fs::read(log.ok()?.path()).ok());
+    Some(texts.map(|text| String::from_utf8_lossy(&text).into_owned()).collect())
 }

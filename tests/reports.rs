@@ -12,7 +12,7 @@ use standin::report::json_lines::JsonLines;
 use standin::report::summary::Summary;
 use standin::report::terminal::{Style, Terminal};
 use standin::report::{upstream, write_all};
-use standin::suite::outcome::{Outcome, StepReport, SuiteReport, TestReport, Verdict};
+use standin::suite::outcome::{Outcome, StageReport, StepReport, SuiteReport, TestReport, Verdict};
 use standin::suite::progress::Progress;
 
 fn passed() -> Outcome {
@@ -50,7 +50,9 @@ fn suite(outcomes: &[Outcome]) -> SuiteReport {
                 what: "expect `ready`".to_owned(),
                 outcome: outcome.clone(),
                 duration_ms: 7,
+                own_us: 900,
             }];
+            test.stages = vec![StageReport { name: "boot".to_owned(), duration_ms: 1230, own_us: 4000 }];
         }
         test
     };
@@ -185,8 +187,10 @@ fn without_a_terminal_progress_is_plain_lines() {
 Smoke: 4 tests
 running  1/4 t0
 passed   1/4 t0 (1.2 s)
+         boot     1.23 s, of which standin's own 0.004 s
 running  2/4 t1
 failed   2/4 t1 (1.2 s)
+         boot     1.23 s, of which standin's own 0.004 s
          at step: expect `ready`
          text `ready` not seen
            | boot

@@ -2,10 +2,7 @@
 
 mod support;
 
-use standin::io::cache::Cache;
-use standin::io::image::Image;
 use standin::suite::outcome::{Outcome, SuiteReport, Verdict};
-use standin::suite::run::{Options, run};
 use standin::suite::{Suite, builtin, check};
 use support::Hold;
 use tokio::sync::watch;
@@ -20,22 +17,11 @@ async fn run_on(
     suite: &Suite,
     cancel: watch::Receiver<bool>,
 ) -> (SuiteReport, Vec<String>, Hold) {
-    let image: Image = hold.selftest();
-    let run_dir = hold.dir.path().to_owned();
-    let options = Options {
-        edits: &[],
-        image: Some(&image),
-        fail_fast: None,
-        run_dir: &run_dir,
-        images: &Cache::at(&run_dir),
-        backend: "stand-in",
-        cancel,
-    };
     let mut told = Vec::new();
     let mut observe = |news: standin::suite::progress::Progress<'_>| {
         told.push(serde_json::to_value(news).unwrap()["type"].as_str().unwrap().to_owned());
     };
-    let report = run(suite, &mut hold.device, &options, &mut observe).await;
+    let report = hold.run(suite, cancel, &mut observe).await;
     (report, told, hold)
 }
 
@@ -264,4 +250,18 @@ async fn the_smoke_suite_passes_on_aarch64_under_uefi() {
     hold.close_and_expect_nothing_left().await;
     assert!(outcomes(&report).iter().all(|word| ["passed", "skipped"].contains(word)), "{report:#?}");
     assert_eq!(Verdict::of([&report]), Verdict::Passed);
+}
+
+#[tokio::test]
+async fn stages_split_the_time_of_a_test_and_tell_what_is_our_own() {
+    let steps = "{ run = 'echo 1' }, { run = 'echo 2', stage = 'talk' }, { power = 'off', stage = 'power' }, \
+                 { run = 'true', stage = 'after the end' }";
+    let report = run_tests(&format!("[[test]]\ntitle = 'T'\nsteps = [{steps}]")).await;
+    let stages = &report.tests[1].stages;
+    assert_eq!(stages.iter().map(|stage| stage.name.as_str()).collect::<Vec<_>>(), ["talk", "power"]);
+    for stage in stages {
+        assert!(stage.own_us > 0 && stage.duration_ms < 30_000, "{stage:?}");
+    }
+    let flash = &report.tests[0].steps[0];
+    assert!(flash.own_us / 1000 >= flash.duration_ms, "all of a flash is our own: {flash:?}");
 }

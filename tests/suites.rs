@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
-use standin::board::Capability;
+use standin::board::{Capability, Catalog};
 use standin::suite::{Action, builtin, check};
 
 /// A suite with these steps in its only test.
@@ -53,17 +53,35 @@ fn every_verb_is_read_and_says_what_it_needs() {
       { write_file = "boot:/a b/c.txt", content = "${user}" }, { remove_file = "1:/c", medium = "sd" },
       { merge_json = "boot:/config.json", content = '{ "port": ${ip}, "user": "${user}" }' },
       { read_file = "boot:/c", content = "x", content_regex = "x", save = "c" }, { expand = true },
+      { ssh = "echo '${ssh.public_key}'\n true", user = "${user}", port = 2222, status = 3, save = "key" },
+      { get = "/tmp/x", as = "x.txt" },
     "#;
     let suite = check::parse("s.toml", &with_steps(steps), None).unwrap_or_else(|error| panic!("{error}"));
     let test = &suite.tests[0];
-    assert_eq!(test.steps.len(), 20);
-    use Capability::{PanicEvent, PowerButton, Reset, Serial};
-    assert_eq!(test.needs, [Serial, PowerButton, Reset, PanicEvent]);
+    assert_eq!(test.steps.len(), 22);
+    use Capability::{Network, PanicEvent, PowerButton, Reset, Serial};
+    assert_eq!(test.needs, [Serial, PowerButton, Reset, Network, PanicEvent]);
     assert_eq!(test.steps[3].within, Some(Duration::from_secs(90)));
     assert_eq!((test.steps[0].within, test.steps[2].within), (Some(Duration::from_secs(60)), None));
     assert!(matches!(&test.steps[6].action, Action::SendKeys(keys) if keys.source() == "\u{1b}[A"));
     assert_eq!(test.steps[14].action.to_string(), "exec `ping -c1 ${ip}`");
     assert_eq!(test.steps[16].action.to_string(), "remove 1:/c on sd");
+}
+
+#[test]
+fn ports_are_those_of_board_suite_steps_and_command_line() {
+    let board = Catalog::load(None).unwrap().board("generic-amd64").unwrap();
+    let ports = |slug: &str, steps: &str| {
+        let board = Catalog::load(None).unwrap().board(slug).unwrap();
+        check::parse("s.toml", &with_steps(steps), None).unwrap().ports(&board, &[80])
+    };
+    assert_eq!(board.ports, [22222, 48484, 2375]);
+    assert_eq!(ports("generic-amd64", "{ ssh = 'true' }"), [80, 2375, 22222, 48484]);
+    assert_eq!(ports("pc-seabios", "{ power = 'on' }"), [80]);
+    assert_eq!(
+        ports("pc-seabios", "{ ssh = 'true' }, { get = '/x', as = 'x', port = 2222 }"),
+        [22, 80, 2222]
+    );
 }
 
 #[test]
@@ -73,7 +91,10 @@ fn each_mistake_in_a_step_is_told_with_its_line_and_how_to_mend_it() {
             "{ expcet = 'x' }",
             "6: test[0].steps[0].expcet: no such key\nhint: did you mean `test[0].steps[0].expect`?",
         ),
-        ("{ within = '5s' }", "6: test[0].steps[0]: expected one of `power`, `link`, `flash`"),
+        (
+            "{ within = '5s' }",
+            "6: test[0].steps[0]: expected one of `power`, `link`, `move_medium`, `boot_switch`, `usb_port`, `flash`",
+        ),
         (
             "{ send = 'a',\n expect = 'b' }",
             "6: test[0].steps[0].send: expected one verb in a step, found `expect` and `send`\n\
@@ -118,7 +139,46 @@ fn each_mistake_in_a_step_is_told_with_its_line_and_how_to_mend_it() {
         ),
         ("{ assert = { equal = ['a'] } }", "6: test[0].steps[0].assert.equal: expected two texts, found 1"),
         ("{ assert = {} }", "6: test[0].steps[0].assert: expected one of `equal`, `contains`"),
+        (
+            "{ keyboard = ['esc', 'entr'] }",
+            "6: test[0].steps[0].keyboard: expected a key such as `enter`, `f2`, `a` or `ctrl-alt-delete`, found `entr`\n\
+             hint: did you mean `enter`?",
+        ),
+        ("{ keyboard = [] }", "6: test[0].steps[0].keyboard: expected at least one key, found none"),
+        ("{ keyboard_text = 'né' }", "6: test[0].steps[0].keyboard_text: no key of a US keyboard types `é`"),
+        (
+            "{ screenshot = 'a' }, { screenshot = 'a' }",
+            "6: test[0].steps[1].screenshot: expected a name of its own in its test, found `a` again",
+        ),
+        ("{ screenshot = '../a' }", "6: test[0].steps[0].screenshot: expected a name of letters"),
+        ("{ expect_screen = 'no.png' }", "6: test[0].steps[0].expect_screen: expected a file, found none at"),
+        (
+            "{ wait_screen = 'black' }",
+            "6: test[0].steps[0].wait_screen: expected `blank`, `drawn` or `changed`",
+        ),
+        (
+            "{ wait_screen = 'blank', tolerance = '3' }",
+            "6: test[0].steps[0].tolerance: expected a share from `0%` to `100%`, such as `0.5%`, found `3`",
+        ),
+        (
+            "{ wait_screen = 'blank', region = { width = 1, height = 1 } }",
+            "6: test[0].steps[0].region: no part of `wait_screen`\nhint: it goes with `expect_screen`",
+        ),
         ("{ exec = [] }", "6: test[0].steps[0].exec: expected a program and its arguments, found none"),
+        (
+            "{ send = 'x', user = 'root' }",
+            "6: test[0].steps[0].user: no part of `send`\nhint: it goes with `ssh`, `put` or `get`",
+        ),
+        (
+            "{ ssh = 'x', port = 0 }",
+            "6: test[0].steps[0].port: expected a number within 1..=65535, found the number `0`",
+        ),
+        ("{ get = '/x' }", "6: test[0].steps[0]: expected `as` with it, found none"),
+        (
+            "{ get = '/x', as = '../x' }",
+            "6: test[0].steps[0].as: expected the name of a file, without a folder",
+        ),
+        ("{ put = 'no.img', as = '/x' }", "6: test[0].steps[0].put: expected a file, found none at `/"),
         ("{ flash = 'no.img' }", "6: test[0].steps[0].flash: expected a file, found none at `/"),
         (
             "{ write_file = 'config.json', content = '' }",
@@ -141,7 +201,7 @@ fn each_mistake_in_a_step_is_told_with_its_line_and_how_to_mend_it() {
         ),
         (
             "{ remove_file = 'boot:/x', save = 'x' }",
-            "6: test[0].steps[0].save: no part of `remove_file`\nhint: it goes with `run` or `read_file`",
+            "6: test[0].steps[0].save: no part of `remove_file`\nhint: it goes with `run`, `ssh` or `read_file`",
         ),
         ("{ expand = false }", "6: test[0].steps[0].expand: expected `true`, found `false`"),
         ("", "5: test[0].steps: expected at least one step, found none"),

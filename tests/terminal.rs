@@ -1,5 +1,7 @@
 //! `standin up` on a real terminal: every key reaches the board but Ctrl-], and the terminal is as it was afterwards.
 
+#[path = "support/sshd.rs"]
+mod sshd;
 mod support;
 
 use std::ffi::OsStr;
@@ -15,6 +17,8 @@ use nix::pty::openpty;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::termios::{LocalFlags, Termios, tcgetattr};
 use nix::unistd::Pid;
+use sshd::Sshd;
+use standin::io::ssh::Identity;
 use support::{large_image, large_pc, processes_with};
 use tempfile::TempDir;
 
@@ -36,13 +40,19 @@ impl Seat {
         seat
     }
 
+    /// A seat before `standin up` with these options.
     fn start(dir: TempDir, options: &[&OsStr]) -> Self {
+        let mut standin = Command::new(env!("CARGO_BIN_EXE_standin"));
+        standin.args(["up", "pc-seabios", "--accelerator", "tcg"]).args(options);
+        Self::before(standin, dir)
+    }
+
+    /// A seat before this command, whose files are below `dir`.
+    fn before(mut command: Command, dir: TempDir) -> Self {
         let pty = openpty(None, None).unwrap();
         let before = tcgetattr(&pty.slave).unwrap();
         let end = || Stdio::from(pty.slave.try_clone().unwrap());
-        let standin = Command::new(env!("CARGO_BIN_EXE_standin"))
-            .args(["up", "pc-seabios", "--accelerator", "tcg"])
-            .args(options)
+        let standin = command
             .env("STANDIN_RUNS", dir.path().join("runs"))
             .env("STANDIN_CACHE", dir.path().join("cache"))
             .stdin(end())
@@ -51,6 +61,14 @@ impl Seat {
             .spawn()
             .unwrap();
         Self { dir, person: pty.master.into(), terminal: pty.slave, before, standin, seen: Vec::new() }
+    }
+
+    /// Makes the window this large, as a person does with the mouse.
+    fn resize(&self, lines: u16, columns: u16) {
+        let (lines, columns) = (lines.to_string(), columns.to_string());
+        let mut stty = Command::new("stty");
+        let resized = stty.args(["rows", &lines, "cols", &columns]).stdin(self.terminal.try_clone().unwrap());
+        assert!(resized.status().unwrap().success());
     }
 
     fn flags(&self) -> LocalFlags {
@@ -186,4 +204,27 @@ fn a_window_that_closes_ends_all() {
     let runs = std::fs::read_dir(dir.path().join("runs")).unwrap();
     assert_eq!(runs.filter(|entry| entry.as_ref().unwrap().path().is_dir()).count(), 0);
     assert_eq!(processes_with(dir.path()), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn a_shell_over_ssh_has_the_window_of_its_user_and_leaves_the_terminal_as_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = Identity::make(&dir.path().join("key")).unwrap();
+    let sshd = Sshd::start(&key);
+    let run = sshd.hold(&dir.path().join("runs"), &key).0;
+    // Only the leader of a session has a terminal that tells of its size.
+    let mut standin = Command::new("setsid");
+    standin.args(["--ctty", "--wait", env!("CARGO_BIN_EXE_standin"), "ssh", "--terminal", "--", "sh"]);
+    let mut seat = Seat::before(standin, dir);
+    seat.type_keys(b"echo $((20 + 3))in\r");
+    seat.read_until("23in");
+    assert!(!seat.flags().contains(LocalFlags::ISIG), "Ctrl-C belongs to the board");
+    seat.resize(41, 123);
+    // The server has taken the new size when it has answered what was typed after it.
+    seat.type_keys(b"while [ \"$(stty size)\" != '41 123' ]; do :; done; echo re''sized\r");
+    seat.read_until("resized");
+    seat.type_keys(b"exit 6\r");
+    assert_eq!(seat.standin.wait().unwrap().code(), Some(6));
+    assert_eq!(tcgetattr(&seat.terminal).unwrap().local_flags, seat.before.local_flags);
+    run.remove().unwrap();
 }

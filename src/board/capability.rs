@@ -33,10 +33,14 @@ pub enum Capability {
     SdCard,
     /// A socket for USB media.
     UsbMedium,
+    /// A medium that can be taken out.
+    RemovableMedium,
     /// A medium that cannot be taken out.
     InternalMedium,
     /// A boot switch, a jumper or a firmware menu that chooses the boot path.
     BootSwitch,
+    /// A USB port through which the host writes the board's medium.
+    UsbBootPort,
     /// Panics of the operating system are reported as events.
     PanicEvent,
     /// A watchdog that can reset the board.
@@ -65,18 +69,20 @@ impl Board {
             (Capability::Led, !self.leds.is_empty()),
             (Capability::SdCard, media(|medium| medium.kind == MediumKind::Sd)),
             (Capability::UsbMedium, media(|medium| medium.kind == MediumKind::Usb)),
+            (Capability::RemovableMedium, media(|medium| medium.removable)),
             (Capability::InternalMedium, media(|medium| !medium.removable)),
-            (Capability::BootSwitch, self.flash.switch.is_some()),
+            (Capability::BootSwitch, self.has_boot_switch()),
+            (Capability::UsbBootPort, self.flash.procedure.goes_over_usb()),
             (Capability::Watchdog, self.qemu.watchdog.is_some()),
         ];
         all.into_iter().filter_map(|(capability, present)| present.then_some(capability)).collect()
     }
 
-    /// What its stand-in has: QEMU plays no radios, nobody sees lights, and screens, keys and boot switches are
-    /// not played yet. Panics are told by a device that no real board has.
+    /// What its stand-in has: QEMU plays no radios, and nobody sees lights. Panics are told by a device that no real
+    /// board has.
     pub fn stand_in_capabilities(&self) -> Vec<Capability> {
-        use Capability::{Bluetooth, BootSwitch, Keyboard, Led, Screen, Wifi};
-        let absent = [Wifi, Bluetooth, Led, Screen, Keyboard, BootSwitch];
+        use Capability::{Bluetooth, Led, Wifi};
+        let absent = [Wifi, Bluetooth, Led];
         let played = self.capabilities().into_iter().filter(|capability| !absent.contains(capability));
         played.chain(self.qemu.panic_device.then_some(Capability::PanicEvent)).collect()
     }

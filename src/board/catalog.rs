@@ -12,15 +12,17 @@ use super::{Board, BoardFileError, check};
 use crate::document::nearest;
 
 /// Path and text of every file in `machines/`; `tests/boards.rs` sees that none is forgotten.
-pub const BUILT_IN: [(&str, &str); 8] = [
+pub const BUILT_IN: [(&str, &str); 10] = [
     ("machines/beaglebone-black.toml", include_str!("../../machines/beaglebone-black.toml")),
     ("machines/generic-aarch64.toml", include_str!("../../machines/generic-aarch64.toml")),
     ("machines/generic-amd64.toml", include_str!("../../machines/generic-amd64.toml")),
     ("machines/genericx86-64-ext.toml", include_str!("../../machines/genericx86-64-ext.toml")),
     ("machines/intel-nuc.toml", include_str!("../../machines/intel-nuc.toml")),
+    ("machines/jetson-xavier.toml", include_str!("../../machines/jetson-xavier.toml")),
     ("machines/pc-seabios.toml", include_str!("../../machines/pc-seabios.toml")),
     ("machines/raspberrypi3-64.toml", include_str!("../../machines/raspberrypi3-64.toml")),
     ("machines/raspberrypi4-64.toml", include_str!("../../machines/raspberrypi4-64.toml")),
+    ("machines/raspberrypicm4-ioboard.toml", include_str!("../../machines/raspberrypicm4-ioboard.toml")),
 ];
 
 /// The boards that there are, by slug.

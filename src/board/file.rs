@@ -12,8 +12,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
-    Arch, Attachment, BootSwitch, ByteSize, Facts, FidelityLevel, Firmware, FlashProcedure, KeyboardSocket,
-    MediumKind, NetworkDevice, ScreenConnector, ScreenDevice, StartsOn, Time, Watchdog,
+    Arch, Attachment, BootSwitch, ByteSize, Facts, FidelityLevel, Firmware, FlashProcedure, InstallEnd,
+    KeyboardSocket, MediumKind, NetworkDevice, ScreenConnector, ScreenDevice, StartsOn, Time, Tpm, Watchdog,
 };
 
 /// A board of standin: one real board, as a person would see it on the desk, and who plays it in QEMU.
@@ -35,6 +35,10 @@ pub struct BoardFile {
     /// Its wired network interfaces, by name. Each needs a device under `[qemu.network]`.
     #[serde(default)]
     pub network: Vec<String>,
+    /// The TCP ports on which its usual systems serve, such as 22222 for SSH on balenaOS; this host reaches them.
+    #[serde(default)]
+    #[schemars(inner(range(min = 1)))]
+    pub ports: Vec<u16>,
     /// Its screen connector, if it has one. It needs `qemu.screen`.
     pub screen: Option<ScreenConnector>,
     /// The socket that a keyboard is plugged into, if it has one.
@@ -90,6 +94,12 @@ pub struct FlashFile {
     pub medium: Option<String>,
     /// What must be operated so that the board boots from that medium; left out if it does so by itself.
     pub switch: Option<BootSwitch>,
+    /// The medium that an installer writes; may be left out if only one of `media` is not removable.
+    pub installs_to: Option<String>,
+    /// How an installer says that it is done; `power-off` if left out.
+    pub install_ends: Option<InstallEnd>,
+    /// How long an installer may take; `25min` if left out.
+    pub install_deadline: Option<Time>,
 }
 
 /// How the board behaves when mains come and go.
@@ -156,6 +166,8 @@ pub struct QemuFile {
     pub panic_device: bool,
     /// The watchdog that the machine has beyond its built-in one.
     pub watchdog: Option<Watchdog>,
+    /// The TPM that the machine has, which swtpm plays.
+    pub tpm: Option<Tpm>,
     /// Which device each medium hangs on, by the medium's name.
     pub attach: BTreeMap<String, Attachment>,
     /// Which device plays each network interface, by the interface's name.

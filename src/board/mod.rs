@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 pub use capability::Capability;
 pub use catalog::Catalog;
 pub use check::BoardFileError;
-pub use quantity::{ByteSize, Time};
+pub use quantity::{ByteSize, Percent, Time};
 
 /// The name under which files and people know a unit variant, such as `usb-storage`.
 ///
@@ -58,6 +58,8 @@ pub struct Board {
     pub login: Option<Login>,
     /// Its wired network interfaces.
     pub network: Vec<NetworkInterface>,
+    /// The TCP ports on which its usual systems serve; none without a network interface.
+    pub ports: Vec<u16>,
     /// Its screen connector, if it has one.
     pub screen: Option<Screen>,
     /// Whether keys can be typed on it: it has a USB or PS/2 socket for a keyboard.
@@ -74,6 +76,12 @@ impl Board {
     /// The medium called `name`.
     pub fn medium(&self, name: &str) -> Option<&Medium> {
         self.media.iter().find(|medium| medium.name == name)
+    }
+
+    /// Whether somebody can operate what makes it boot from its flash medium; the power of a USB port is a part of
+    /// its own.
+    pub fn has_boot_switch(&self) -> bool {
+        self.flash.switch.is_some_and(|switch| switch != BootSwitch::UsbPower)
     }
 
     /// The medium that a flash writes.
@@ -159,6 +167,30 @@ pub struct Flash {
     pub medium: String,
     /// What must be operated so that the board boots its installer or shows its medium.
     pub switch: Option<BootSwitch>,
+    /// What an installer does on it, if its procedure is [`FlashProcedure::Flasher`].
+    pub installer: Option<Installer>,
+}
+
+/// What an installer on the flash medium does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Installer {
+    /// The medium that it writes; one of the board's media.
+    pub medium: String,
+    /// How it says that it is done.
+    pub ends: InstallEnd,
+    /// How long it may take.
+    #[serde(serialize_with = "quantity::serialize_duration")]
+    pub deadline: Duration,
+}
+
+/// How an installer says that it is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum InstallEnd {
+    /// It has written another medium, and powers the board off.
+    PowerOff,
+    /// It has rewritten the medium that it runs from, and resets the board.
+    Reset,
 }
 
 /// The flash procedures of the field.
@@ -169,6 +201,17 @@ pub enum FlashProcedure {
     Sd,
     /// An installer on a removable medium writes the internal one; a plain image on it runs from there.
     Flasher,
+    /// The boot ROM shows the board's medium as a USB disk, and the host writes it.
+    UsbBoot,
+    /// The board waits in recovery mode, and a tool of its vendor writes its medium over USB.
+    Recovery,
+}
+
+impl FlashProcedure {
+    /// Whether the medium stays in the board, and the host writes it through the USB boot port.
+    pub fn goes_over_usb(self) -> bool {
+        matches!(self, Self::UsbBoot | Self::Recovery)
+    }
 }
 
 /// What is operated to make a board boot from its flash medium.
@@ -181,6 +224,8 @@ pub enum BootSwitch {
     Jumper,
     /// Keys typed into the firmware's boot menu.
     FirmwareMenu,
+    /// The power of the USB boot port: while it is on, the board boots over USB.
+    UsbPower,
 }
 
 /// How the board behaves when mains come and go.
@@ -321,6 +366,8 @@ pub struct StandIn {
     pub panic_device: bool,
     /// The watchdog that the machine has beyond its built-in one.
     pub watchdog: Option<Watchdog>,
+    /// Its TPM.
+    pub tpm: Option<Tpm>,
 }
 
 /// What runs before the operating system.
@@ -367,6 +414,14 @@ pub enum Watchdog {
     I6300esb,
     /// The one in Intel's ICH9, which q35 has by itself; this lets it reset the machine.
     Itco,
+}
+
+/// Versions of the TPM specification.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Tpm {
+    /// 2.0, played by swtpm.
+    #[serde(rename = "2.0")]
+    V2,
 }
 
 /// What a stand-in mirrors of the real board, in sentences for people.

@@ -14,6 +14,10 @@ pub struct ByteSize(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Time(pub Duration);
 
+/// A share of a whole, from 0 to 1. Written as a number with `%`.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
+pub struct Percent(pub f64);
+
 /// A text that should have been a quantity with its unit.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("expected {expected}, found `{found}`")]
@@ -121,6 +125,51 @@ impl JsonSchema for Time {
     }
 }
 
+impl Percent {
+    /// Reads `2%` or `0.05%`.
+    pub fn parse(text: &str) -> Result<Self, QuantityError> {
+        let number = text.strip_suffix('%').filter(|number| number.starts_with(|c: char| c.is_ascii_digit()));
+        let percent =
+            number.and_then(|number| number.parse::<f64>().ok()).filter(|percent| *percent <= 100.0);
+        percent.map(|percent| Self(percent / 100.0)).ok_or_else(|| QuantityError {
+            expected: "a share from `0%` to `100%`, such as `0.5%`",
+            found: text.to_owned(),
+        })
+    }
+}
+
+impl fmt::Display for Percent {
+    /// With two digits that count: `3.2%`, `0.013%`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let percent = self.0 * 100.0;
+        let digits = if percent == 0.0 { 0.0 } else { (1.0 - percent.log10().floor()).max(0.0) };
+        let shown = format!("{percent:.*}", digits as usize);
+        let shown =
+            if shown.contains('.') { shown.trim_end_matches('0').trim_end_matches('.') } else { &shown };
+        write!(f, "{shown}%")
+    }
+}
+
+impl<'de> Deserialize<'de> for Percent {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::parse(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+    }
+}
+
+impl JsonSchema for Percent {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Percent".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "title": "a share from `0%` to `100%`, such as `0.5%`",
+            "type": "string",
+            "pattern": "^[0-9]+([.][0-9]+)?%$"
+        })
+    }
+}
+
 impl Serialize for ByteSize {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
@@ -162,6 +211,17 @@ mod tests {
     fn times_are_written_as_they_are_read() {
         for text in ["0s", "250ms", "90s", "5min", "1500ms"] {
             assert_eq!(Time::parse(text).unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn shares_are_read_and_written_with_two_digits_that_count() {
+        for text in ["0%", "2%", "0.5%", "0.013%", "99%", "100%"] {
+            assert_eq!(Percent::parse(text).unwrap().to_string(), text);
+        }
+        assert_eq!(Percent(1.0 / 3.0).to_string(), "33%");
+        for text in ["5", "%", "-1%", "101%", "nan%", "inf%", "1e9%", ""] {
+            assert!(Percent::parse(text).is_err(), "{text}");
         }
     }
 

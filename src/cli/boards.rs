@@ -196,11 +196,17 @@ fn facts(board: &Board) -> Vec<[String; 2]> {
         .flash
         .switch
         .map(|switch| format!(", once its {} is operated", word(&switch).replace('-', " ")));
+    let installs = board
+        .flash
+        .installer
+        .as_ref()
+        .map(|installer| format!("; an installer on it writes {}", installer.medium));
     let flash = format!(
-        "{}, writes {}{}",
+        "{}, writes {}{}{}",
         word(&board.flash.procedure),
         board.flash.medium,
-        switch.unwrap_or_default()
+        switch.unwrap_or_default(),
+        installs.unwrap_or_default(),
     );
     rows.push(fact("flash", flash));
     let button = match board.power.button_hold {
@@ -218,6 +224,10 @@ fn facts(board: &Board) -> Vec<[String; 2]> {
     }
     let interfaces: Vec<_> = board.network.iter().map(|interface| &interface.name).collect();
     rows.push(fact("network", list_of(&interfaces)));
+    if !board.ports.is_empty() {
+        let ports: Vec<_> = board.ports.iter().map(u16::to_string).collect();
+        rows.push(fact("ports", ports.join(", ")));
+    }
     let radios = [(board.facts.wifi, "Wi-Fi"), (board.facts.bluetooth, "Bluetooth")];
     let radios: Vec<_> = radios.into_iter().filter_map(|(there, name)| there.then_some(name)).collect();
     rows.push(fact("radios", list_of(&radios)));
@@ -249,6 +259,9 @@ fn stand_in(board: &Board) -> Vec<[String; 2]> {
     }
     if let Some(watchdog) = qemu.watchdog {
         rows.push(fact("watchdog", word(&watchdog)));
+    }
+    if let Some(tpm) = qemu.tpm {
+        rows.push(fact("TPM", format!("{}, played by swtpm", word(&tpm))));
     }
     if qemu.panic_device {
         rows.push(fact("panics", "reported by a pvpanic device"));

@@ -11,6 +11,7 @@ use crate::device::{DeviceError, Fault};
 use crate::io::image::ImageError;
 use crate::lab::player::PlayerError;
 use crate::message::chain;
+use crate::procedure::FlashError;
 use crate::suite::outcome::Verdict;
 
 /// How the program ends; a red product and a broken lab never look alike.
@@ -28,6 +29,8 @@ pub enum Exit {
     NothingRun,
     /// Somebody pressed Ctrl-C.
     Interrupted,
+    /// A command that ran for the user on the DUT ended with this status.
+    Status(u8),
 }
 
 impl Exit {
@@ -41,6 +44,7 @@ impl Exit {
             Self::Broken => Verdict::Broken.exit_code(),
             Self::NothingRun => Verdict::NothingRun.exit_code(),
             Self::Interrupted => Verdict::Interrupted.exit_code(),
+            Self::Status(status) => status,
         }
     }
 }
@@ -78,6 +82,15 @@ impl CliError {
     /// The lab, or the host, is at fault.
     pub fn broken(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::Failed { exit: Exit::Broken, error: error.into(), hints: Vec::new() }
+    }
+
+    /// Outside of a suite there is no verdict on the DUT: what it did wrong is told as an error.
+    fn by(fault: Fault, error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        match fault {
+            Fault::User => Self::usage(error),
+            Fault::Dut => Self::Failed { exit: Exit::Failed, error: error.into(), hints: Vec::new() },
+            Fault::Lab => Self::broken(error),
+        }
     }
 
     /// Adds advice.
@@ -172,12 +185,13 @@ impl From<ImageError> for CliError {
 }
 
 impl From<DeviceError> for CliError {
-    /// Outside of a suite there is no verdict on the DUT: what it did wrong is told as an error.
     fn from(error: DeviceError) -> Self {
-        match error.fault() {
-            Fault::User => Self::usage(error),
-            Fault::Dut => Self::Failed { exit: Exit::Failed, error: error.into(), hints: Vec::new() },
-            Fault::Lab => Self::broken(error),
-        }
+        Self::by(error.fault(), error)
+    }
+}
+
+impl From<FlashError> for CliError {
+    fn from(error: FlashError) -> Self {
+        Self::by(error.fault(), error)
     }
 }

@@ -93,7 +93,7 @@ async fn flash_medium(args: &Args, to: &Path, context: &Context) -> Result<Exit,
     let path = to.to_owned();
     let target = blocking(move || Target::open(&path, &checks)).await?;
     let (images, medium) = (context.place.images()?, to.display().to_string());
-    let open = image::open(&args.image, &args.expectation, &images, &medium, target.capacity());
+    let open = image::open_file(&args.image, &args.expectation, &images, &medium, target.capacity());
     let image = interrupt::unless(&interrupted, open).await?;
     let written = write(target, image, &interrupted).await?;
     tell(args, to, &written, begun.elapsed())?;

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::{CliError, human, say};
+use crate::board::Medium;
 use crate::io::cache::Cache;
 use crate::io::image::progress::Progress;
 use crate::io::image::{Expected, Image};
@@ -37,17 +38,16 @@ impl Expectation {
 /// The name of the built-in image.
 pub const SELFTEST: &str = "selftest";
 
-/// Opens the image that the user named: the built-in one or a file. It fits on `medium` of `capacity` bytes.
+/// Opens the image that the user named: the built-in one or a file. It fits on `medium`.
 ///
 /// Shows how far it is on stderr. Cancelled, it stops reading and leaves nothing.
 pub async fn open(
     name: &Path,
     expectation: &Expectation,
     cache: &Cache,
-    medium: &str,
-    capacity: u64,
+    medium: &Medium,
 ) -> Result<Image, CliError> {
-    let Expectation { sha256, bmap } = expectation.clone();
+    let Expectation { sha256, bmap } = expectation;
     if name.as_os_str() == SELFTEST {
         if sha256.is_some() || bmap.is_some() {
             let option = if sha256.is_some() { "--sha256" } else { "--bmap" };
@@ -56,10 +56,22 @@ pub async fn open(
             return Err(error.hint("`./selftest` names a file"));
         }
         let image = Image::built_in(SELFTEST, SELFTEST_IMAGE, cache)?;
-        image.check_fits(medium, capacity)?;
+        image.check_fits(&medium.name, medium.size.0)?;
         return Ok(image);
     }
-    let (path, cache, medium) = (name.to_owned(), cache.clone(), medium.to_owned());
+    open_file(name, expectation, cache, &medium.name, medium.size.0).await
+}
+
+/// The same of a file, for a medium of such a name and so many bytes.
+pub async fn open_file(
+    path: &Path,
+    expectation: &Expectation,
+    cache: &Cache,
+    medium: &str,
+    capacity: u64,
+) -> Result<Image, CliError> {
+    let Expectation { sha256, bmap } = expectation.clone();
+    let (path, cache, medium) = (path.to_owned(), cache.clone(), medium.to_owned());
     let wanted = Wanted(Arc::new(AtomicBool::new(true)));
     let is_wanted = wanted.0.clone();
     let opened = blocking(move || {

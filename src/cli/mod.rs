@@ -17,6 +17,7 @@ mod place;
 mod prepare;
 mod remote;
 mod serve;
+mod ssh;
 mod suites;
 mod test;
 mod up;
@@ -62,6 +63,7 @@ enum Command {
     #[command(flatten)]
     Device(remote::Verb),
     Console(remote::ConsoleArgs),
+    Ssh(ssh::Args),
     Doctor(doctor::Args),
     /// List, prune and verify what flashes are made of
     Cache(cache::Args),
@@ -81,6 +83,7 @@ pub async fn run(cli: Cli) -> Result<Exit, CliError> {
         Command::Serve(args) => serve::run(args, &context).await,
         Command::Device(verb) => remote::device(verb, &context).await,
         Command::Console(args) => remote::console(args, &context).await,
+        Command::Ssh(args) => ssh::run(args, &context).await,
         Command::Doctor(args) => doctor::run(args, &context).await,
         Command::Cache(args) => cache::run(args, &context).await,
         Command::Image(args) => image_content::run(args, &context).await,

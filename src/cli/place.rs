@@ -11,6 +11,7 @@ use super::{CliError, log};
 use crate::board::ByteSize;
 use crate::io::cache::{Cache, LIMIT_BYTES};
 use crate::lab::player::{AcceleratorChoice, Host};
+use crate::procedure::InstallerChoice;
 use crate::qemu::arguments::Accelerator;
 use crate::sys::run_dir::RunDir;
 
@@ -132,6 +133,27 @@ impl From<AcceleratorOption> for AcceleratorChoice {
             AcceleratorOption::Auto => Self::Auto,
             AcceleratorOption::Kvm => Self::Only(Accelerator::Kvm),
             AcceleratorOption::Tcg => Self::Only(Accelerator::Tcg),
+        }
+    }
+}
+
+/// Whether an image is an installer, as people choose it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum InstallerOption {
+    /// What is in the image tells, on a board that is flashed by installers.
+    Auto,
+    /// It is one: it is run until it powers the board off.
+    Yes,
+    /// It is none: it is only written.
+    No,
+}
+
+impl From<InstallerOption> for InstallerChoice {
+    fn from(option: InstallerOption) -> Self {
+        match option {
+            InstallerOption::Auto => Self::Auto,
+            InstallerOption::Yes => Self::Yes,
+            InstallerOption::No => Self::No,
         }
     }
 }

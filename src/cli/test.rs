@@ -5,7 +5,7 @@
 
 mod elsewhere;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,19 +13,22 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::interrupt::Interrupted;
-use super::place::{AcceleratorOption, BackendOption, run_dir};
+use super::place::{AcceleratorOption, BackendOption, InstallerOption, run_dir};
 use super::prepare::{EditOptions, rehearse};
 use super::remote::Client;
+use super::ssh::KeyOption;
 use super::{CliError, Context, Exit, has_colours, image, interrupt, say, up};
 use crate::board::Board;
 use crate::device::Device;
 use crate::io::cache::Cache;
 use crate::io::image::Image;
 use crate::io::prepare::Edit;
+use crate::io::ssh::Identity;
 use crate::lab::player::{self, Chosen};
 use crate::lab::{Places, open_stand_in};
 use crate::message::{chain, shell_line};
-use crate::report::detail::{BoardReport, HostFacts, RunReport, Setting};
+use crate::procedure;
+use crate::report::detail::{BoardReport, HostFacts, ImageFacts, RunReport, Setting};
 use crate::report::json_lines::JsonLines;
 use crate::report::summary::Summary;
 use crate::report::terminal::{Style, Terminal};
@@ -34,6 +37,7 @@ use crate::suite::outcome::{Outcome, SuiteReport, TestReport};
 use crate::suite::progress::Progress;
 use crate::suite::run::{Options, run as run_suite};
 use crate::suite::{ImageChoice, Suite, builtin};
+use crate::sys::blocking::blocking;
 use crate::sys::run_dir::RunDir;
 
 /// Run suites on boards
@@ -57,6 +61,9 @@ pub struct Args {
     image: Option<PathBuf>,
     #[command(flatten)]
     expectation: image::Expectation,
+    /// Whether the image is an installer, which `flash` then runs
+    #[arg(long, value_enum, default_value = "auto")]
+    installer: InstallerOption,
     /// Whether the stand-in or the real board is the DUT
     #[arg(long, value_enum, default_value = "auto")]
     backend: BackendOption,
@@ -72,9 +79,11 @@ pub struct Args {
     /// End a suite at its first failure, whatever it says itself
     #[arg(long)]
     fail_fast: bool,
-    /// Make this TCP port of the DUT reachable for programs of the suites; may be given several times
+    /// Make this TCP port of the DUT reachable besides those of the board and the suite; may be given several times
     #[arg(long, value_name = "PORT")]
     forward: Vec<u16>,
+    #[command(flatten)]
+    key: KeyOption,
     /// One JSON object per line on stdout, the last one the summary
     #[arg(long)]
     json: bool,
@@ -106,6 +115,7 @@ struct Cast {
 pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     let started = Timestamp::now();
     let suites = read_suites(&args)?;
+    args.key.credentials()?;
     let interrupted = interrupt::listen()?;
     if let Some(client) = Client::named(args.worker.as_deref(), args.token_file.as_deref())?
         && !args.print_qemu_args
@@ -184,7 +194,9 @@ async fn perform(
     for cast in casts {
         let mut setting = setting_of(cast)?;
         if let Some(image) = suites.iter().find_map(|suite| images.of(args, suite)) {
-            setting.image = Some(image.try_into()?);
+            // Its SHA-256 may have to be reckoned: half a second for each GiB.
+            let image = image.clone();
+            setting.image = Some(blocking(move || ImageFacts::try_from(&image)).await?);
             setting.edits.clone_from(&edits);
         }
         if let Some(remark) = &cast.chosen.remark {
@@ -260,12 +272,20 @@ impl Hold<'_> {
         let scratch = self.run.scratch().join(&self.name);
         let places = Places::create(&evidence, &scratch).map_err(CliError::broken)?;
         let mut device = self.open(suite, &places)?;
+        let mut credentials = self.args.key.credentials()?;
+        if credentials.identity.is_none() {
+            // A key for this DUT alone; what the suite does not give it, it does not take.
+            let made = Identity::make(&scratch.join("ssh-key")).map_err(CliError::broken)?;
+            credentials.identity = Some(made);
+        }
         let options = Options {
             image: self.image,
             edits: self.edits,
             fail_fast: self.args.fail_fast.then_some(true),
+            installer: self.args.installer.into(),
             run_dir: &evidence,
             images: self.cache,
+            credentials: &credentials,
             backend: BACKEND,
             cancel: self.cancel.clone(),
         };
@@ -281,8 +301,8 @@ impl Hold<'_> {
 
     fn open(&self, suite: &Suite, places: &Places) -> Result<Device, CliError> {
         let (board, player) = (self.cast.board.clone(), self.cast.chosen.player.clone());
-        let forwards: BTreeSet<u16> = suite.forward.iter().chain(&self.args.forward).copied().collect();
-        open_stand_in(board, player, places, forwards.into_iter().collect()).map_err(CliError::broken)
+        let ports = suite.ports(&board, &self.args.forward);
+        open_stand_in(board, player, places, ports).map_err(CliError::broken)
     }
 }
 
@@ -340,6 +360,9 @@ async fn cast(args: &Args, context: &Context) -> Result<Vec<Cast>, CliError> {
     let host = context.place.host()?;
     let mut casts = Vec::new();
     for board in boards {
+        if args.installer == InstallerOption::Yes {
+            procedure::check_installs(&board)?;
+        }
         let chosen = player::choose(&board, &host, args.accelerator.into()).await?;
         casts.push(Cast { board, chosen });
     }
@@ -396,10 +419,7 @@ async fn open_images(
             match images.get(&name) {
                 Some(image) => image.check_fits(&medium.name, medium.size.0)?,
                 None => {
-                    images.insert(
-                        name.clone(),
-                        image::open(&name, &args.expectation, cache, &medium.name, medium.size.0).await?,
-                    );
+                    images.insert(name.clone(), image::open(&name, &args.expectation, cache, medium).await?);
                 }
             }
             rehearse(&edits, &images[&name], &cast.board.slug, medium).await?;
@@ -423,7 +443,8 @@ async fn print_qemu_args(
         let places = Places::create(&dir, &dir).map_err(CliError::broken)?;
         let image = suites.iter().find_map(|suite| images.of(args, suite));
         let flashed = image.map(|image| (image, &images.edits[..]));
-        up::print_qemu_args(&cast.board, &cast.chosen, &places, flashed, &args.forward).await?;
+        let ports = suites[0].ports(&cast.board, &args.forward);
+        up::print_qemu_args(&cast.board, &cast.chosen, &places, flashed, ports).await?;
     }
     Ok(())
 }

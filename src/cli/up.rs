@@ -1,5 +1,6 @@
 //! `standin up`: a board under a person's hands, its console in the terminal.
 
+use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,8 +10,9 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 
 use super::interrupt::Interrupted;
-use super::place::{AcceleratorOption, run_dir};
+use super::place::{AcceleratorOption, InstallerOption, run_dir};
 use super::prepare::{EditOptions, rehearse};
+use super::ssh::{KeyOption, Running};
 use super::{CliError, Context, Exit, Output, image, interrupt, say};
 use crate::board::Board;
 use crate::deadline::Deadline;
@@ -21,7 +23,7 @@ use crate::io::image::Image;
 use crate::io::prepare::Edit;
 use crate::lab::player::{self, Chosen};
 use crate::lab::{Places, open_stand_in};
-use crate::procedure;
+use crate::procedure::{self, InstallerChoice, Order};
 use crate::sys::run_dir::RunDir;
 use crate::sys::terminal::RawTerminal;
 
@@ -43,12 +45,17 @@ pub struct Args {
     image: PathBuf,
     #[command(flatten)]
     expectation: image::Expectation,
+    /// Whether the image is an installer, which is run to its end first
+    #[arg(long, value_enum, default_value = "auto")]
+    installer: InstallerOption,
     /// What executes the guest's instructions
     #[arg(long, value_enum, default_value = "auto")]
     accelerator: AcceleratorOption,
-    /// Make this TCP port of the DUT reachable on this host; may be given several times
+    /// Make this TCP port of the DUT reachable on this host, besides those of the board; may be given several times
     #[arg(long, value_name = "PORT")]
     forward: Vec<u16>,
+    #[command(flatten)]
+    key: KeyOption,
     /// Print QEMU's command line, and start nothing
     #[arg(long)]
     print_qemu_args: bool,
@@ -66,6 +73,7 @@ const SWITCHING: Duration = Duration::from_secs(60);
 pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
     let board = context.catalog()?.board(&args.board)?;
     let host = context.place.host()?;
+    args.key.credentials()?;
     let interrupted = interrupt::listen()?;
     let choose = async { Ok(player::choose(&board, &host, args.accelerator.into()).await?) };
     let chosen = interrupt::unless(&interrupted, choose).await?;
@@ -86,25 +94,23 @@ async fn hold(
     images: &Cache,
     interrupted: &Interrupted,
 ) -> Result<Exit, CliError> {
-    let open = image::open(
-        &args.image,
-        &args.expectation,
-        images,
-        &board.flash_medium().name,
-        board.flash_medium().size.0,
-    );
+    let open = image::open(&args.image, &args.expectation, images, board.flash_medium());
     let image = interrupt::unless(interrupted, open).await?;
     let edits = args.edits.edits()?;
     let rehearse = rehearse(&edits, &image, &board.slug, board.flash_medium());
     interrupt::unless(interrupted, rehearse).await?;
     let places = Places::create(&run.path().join("console"), &run.scratch()).map_err(CliError::broken)?;
+    let ports: BTreeSet<u16> = board.ports.iter().chain(&args.forward).copied().collect();
+    let ports = ports.into_iter().collect();
     if args.print_qemu_args {
-        let print = print_qemu_args(&board, &chosen, &places, Some((&image, &edits)), &args.forward);
+        let print = print_qemu_args(&board, &chosen, &places, Some((&image, &edits)), ports);
         interrupt::unless(interrupted, print).await?;
         return Ok(Exit::Passed);
     }
-    let mut device = open_stand_in(board, chosen.player, &places, args.forward).map_err(CliError::broken)?;
-    let ended = attend(&mut device, &image, &edits, interrupted).await;
+    let mut device = open_stand_in(board, chosen.player, &places, ports).map_err(CliError::broken)?;
+    let order =
+        Order { installer: args.installer.into(), edits: &edits, ..Order::until(Deadline::after(FOREVER)) };
+    let ended = attend(&mut device, &image, &order, &args.key, run, interrupted).await;
     let closed = device.close().await.map_err(CliError::broken);
     closed.and(ended)
 }
@@ -118,14 +124,15 @@ pub(super) async fn print_qemu_args(
     chosen: &Chosen,
     places: &Places,
     flashed: Option<(&Image, &[Edit])>,
-    forwards: &[u16],
+    ports: Vec<u16>,
 ) -> Result<(), CliError> {
     let player = chosen.player.clone();
-    let mut device =
-        open_stand_in(board.clone(), player, places, forwards.to_vec()).map_err(CliError::broken)?;
+    let mut device = open_stand_in(board.clone(), player, places, ports).map_err(CliError::broken)?;
     let printed = async {
         if let Some((image, edits)) = flashed {
-            procedure::flash_and_prepare(&mut device, image, edits).await?;
+            let until = Order::until(Deadline::after(FOREVER));
+            let order = Order { installer: InstallerChoice::No, edits, ..until };
+            procedure::flash_as(&mut device, image, &order).await?;
         }
         Output::default().line(device.command_line().await?)
     };
@@ -138,27 +145,55 @@ pub(super) async fn print_qemu_args(
 async fn attend(
     device: &mut Device,
     image: &Image,
-    edits: &[Edit],
+    order: &Order<'_>,
+    key: &KeyOption,
+    run: &RunDir,
     interrupted: &Interrupted,
 ) -> Result<Exit, CliError> {
     let events = device.events.clone();
     let mut said = device.console().map_err(CliError::usage)?.subscribe();
     let start = async {
-        procedure::flash_and_prepare(device, image, edits).await?;
-        Ok(device.power_on(Deadline::after(SWITCHING)).await?)
+        procedure::flash_as(device, image, order).await?;
+        Ok::<_, CliError>(device.power_on(Deadline::after(SWITCHING)).await?)
     };
-    interrupt::unless(interrupted, start).await?;
+    let start_and_show = async {
+        tokio::pin!(start);
+        loop {
+            tokio::select! {
+                started = &mut start => return started,
+                // What an installer says; nobody misses what came too fast.
+                bytes = said.recv() => bytes.as_deref().map_or(Ok(()), show)?,
+            }
+        }
+    };
+    interrupt::unless(interrupted, start_and_show).await?;
+    let started =
+        events.since(0).iter().rfind(|event| event.kind == EventKind::PowerOn).map_or(0, |event| event.id);
+    for event in events.since(0) {
+        if let EventKind::Installed { medium, .. } = event.kind {
+            say(format_args!("\n[the installer is done; {} starts from {medium}]", device.board.slug));
+        }
+    }
     // Until here Ctrl-C interrupts; from here on it is typed.
     let raw = RawTerminal::enter().map_err(CliError::broken)?;
     if raw.is_some() {
         say(format_args!("{} runs; Ctrl-] takes its power and leaves", device.board.name));
     }
     let mut interrupted = interrupted.clone();
-    for (port, here) in device.forwards(Deadline::after(SWITCHING)).await? {
+    let forwards = device.forwards(Deadline::after(SWITCHING)).await?;
+    for (port, here) in &forwards {
         say(format_args!("port {port} of the board is {here}"));
     }
+    if !forwards.is_empty() {
+        let running = Running::of(device, forwards, key);
+        running.announce(run)?;
+        say(format_args!(
+            "`standin ssh --run {}` logs in over SSH, once the system is up",
+            Running::id(run.path())
+        ));
+    }
     let mut keys = read_keys();
-    let over = events.wait_for(0, Deadline::after(FOREVER), |kind| {
+    let over = events.wait_for(started, Deadline::after(FOREVER), |kind| {
         matches!(kind, EventKind::Halt { .. }) || kind.lab_fault().is_some()
     });
     tokio::pin!(over);
@@ -205,7 +240,7 @@ async fn attend(
 /// A person may look at a board for as long as they like: ten years.
 const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
-fn show(bytes: &[u8]) -> Result<(), CliError> {
+pub(super) fn show(bytes: &[u8]) -> Result<(), CliError> {
     let mut out = io::stdout().lock();
     out.write_all(bytes)?;
     Ok(out.flush()?)

@@ -3,9 +3,15 @@
 //! A part that is not fitted is `None`; asking for it is an error that names board and part. `lab` makes a
 //! device and closes it; everything above drives it through `&mut`.
 
+pub mod boot_switch;
+pub mod capture;
 pub mod console;
+pub mod keyboard;
+pub mod media;
+pub mod network;
 pub mod power;
 pub mod prepare;
+pub mod screen;
 pub mod storage;
 
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -16,9 +22,14 @@ use crate::board::{Board, Capability};
 use crate::deadline::Deadline;
 use crate::event::EventLog;
 use crate::qemu::boot_rom::BootRomError;
+use boot_switch::{BootPath, UsbBootError};
 use console::{Console, ConsoleError, Tap};
-use power::{Power, PowerError, PowerState};
+use keyboard::{Keyboard, KeyboardError};
+use media::MoveError;
+use network::HostKeys;
+use power::{Power, PowerError, PowerState, Setup};
 use prepare::MediumError;
+use screen::{Screen, ScreenError};
 use storage::{Storage, StorageError};
 
 /// The device under test.
@@ -31,8 +42,12 @@ pub struct Device {
     /// Its media.
     pub storage: Storage,
     power: Power,
+    boot_path: BootPath,
     /// One for each serial line; the first is the console.
     consoles: Vec<Console>,
+    host_keys: HostKeys,
+    screen: Option<Screen>,
+    keyboard: Option<Keyboard>,
 }
 
 /// A part that this device does not have.
@@ -71,9 +86,21 @@ pub enum DeviceError {
     /// What stands on a medium.
     #[error(transparent)]
     Medium(#[from] MediumError),
+    /// A medium cannot be moved.
+    #[error(transparent)]
+    Move(#[from] MoveError),
+    /// The board shows no medium over USB, or does nothing else.
+    #[error(transparent)]
+    UsbBoot(#[from] UsbBootError),
     /// The serial console.
     #[error(transparent)]
     Console(#[from] ConsoleError),
+    /// The screen.
+    #[error(transparent)]
+    Screen(#[from] ScreenError),
+    /// The keyboard.
+    #[error(transparent)]
+    Keyboard(#[from] KeyboardError),
     /// A log of a serial line.
     #[error("cannot write the log of a serial line")]
     ConsoleLog(#[source] std::io::Error),
@@ -84,12 +111,17 @@ impl DeviceError {
     pub fn fault(&self) -> Fault {
         match self {
             Self::NotFitted(_)
+            | Self::Move(_)
+            | Self::UsbBoot(_)
             | Self::Power(PowerError::NoButton { .. } | PowerError::NoMains { .. })
             | Self::Storage(StorageError::Unknown { .. })
             | Self::Power(PowerError::Storage(StorageError::Unknown { .. })) => Fault::User,
             Self::Storage(StorageError::Flash { source, .. }) if source.is_users() => Fault::User,
-            Self::Power(PowerError::BootRom(BootRomError::NoBoot(_))) => Fault::Dut,
+            Self::Power(PowerError::BootRom(BootRomError::NoBoot(_)) | PowerError::NoMedium { .. }) => {
+                Fault::Dut
+            }
             Self::Power(_) | Self::Storage(_) | Self::ConsoleLog(_) => Fault::Lab,
+            Self::Screen(_) | Self::Keyboard(_) => Fault::Lab,
             Self::Console(error) => error.fault(),
             Self::Medium(error) => error.fault(),
         }
@@ -105,7 +137,11 @@ impl Device {
         power: Power,
         consoles: Vec<Console>,
     ) -> Self {
-        Self { board, events, storage, power, consoles }
+        let boot_path = BootPath::new();
+        let screen = board.screen.is_some().then(|| Screen::new(power.present(), power.scratch().to_owned()));
+        let keyboard = board.keyboard.is_some().then(|| Keyboard::new(power.present(), board.slug.clone()));
+        let host_keys = HostKeys::default();
+        Self { board, events, storage, power, boot_path, consoles, host_keys, screen, keyboard }
     }
 
     /// What this device has: what the board has, less what its player lacks.
@@ -123,13 +159,33 @@ impl Device {
         if self.power_state() != PowerState::Off {
             return Ok(());
         }
+        self.switch_on(false, deadline).await
+    }
+
+    /// Gives mains to a DUT that is off and that an installer is going to write, whatever its media hold by now.
+    pub async fn start_installer(&mut self, deadline: Deadline) -> Result<(), DeviceError> {
+        self.switch_on(true, deadline).await
+    }
+
+    async fn switch_on(&mut self, installs: bool, deadline: Deadline) -> Result<(), DeviceError> {
         self.begin_consoles()?;
-        Ok(self.power.on(&self.storage, deadline).await?)
+        if self.take_boot_path() {
+            self.power.on_without_system();
+            return Ok(());
+        }
+        let setup = Setup { storage: &self.storage, boots_first: self.boots_first(), installs };
+        Ok(self.power.on(&setup, deadline).await?)
+    }
+
+    /// How many bytes the DUT has written to a medium since its power came.
+    pub async fn written_bytes(&self, medium: &str, deadline: Deadline) -> Result<u64, DeviceError> {
+        Ok(self.power.written_bytes(medium, deadline).await?)
     }
 
     /// Takes mains away; twice off is once, and off after the guest halted itself is fine.
     pub async fn power_off(&mut self) -> Result<(), DeviceError> {
         let off = self.power.off().await;
+        self.forget_boot_path();
         self.end_consoles().await;
         Ok(off?)
     }
@@ -145,20 +201,24 @@ impl Device {
 
     /// Presses the power button for a moment. See [`Power::press_button`].
     pub async fn press_button(&mut self, deadline: Deadline) -> Result<(), DeviceError> {
+        self.check_not_waiting("press the button of")?;
         if self.power_state() == PowerState::Halted {
             self.end_consoles().await;
             self.begin_consoles()?;
         }
-        Ok(self.power.press_button(&self.storage, deadline).await?)
+        let setup = Setup { storage: &self.storage, boots_first: self.boots_first(), installs: false };
+        Ok(self.power.press_button(&setup, deadline).await?)
     }
 
     /// Holds the power button until the system is forced off. See [`Power::hold_button`].
     pub async fn hold_button(&mut self) -> Result<(), DeviceError> {
+        self.check_not_waiting("hold the button of")?;
         Ok(self.power.hold_button().await?)
     }
 
     /// Pulls the reset line. See [`Power::reset`].
     pub async fn reset(&mut self, deadline: Deadline) -> Result<(), DeviceError> {
+        self.check_not_waiting("reset")?;
         Ok(self.power.reset(deadline).await?)
     }
 
@@ -208,7 +268,8 @@ impl Device {
 
     /// The command line with which QEMU would be started now, as a shell would take it.
     pub async fn command_line(&self) -> Result<String, DeviceError> {
-        Ok(self.power.command_line(&self.storage).await?)
+        let setup = Setup { storage: &self.storage, boots_first: self.boots_first(), installs: false };
+        Ok(self.power.command_line(&setup).await?)
     }
 
     /// The serial console.
@@ -220,6 +281,18 @@ impl Device {
     /// Eyes and hands at the serial console, if there is one, for those who do not hold the device.
     pub fn tap(&self) -> Option<Tap> {
         self.consoles.first().map(Console::tap)
+    }
+
+    /// The screen, to look at it now or later, also while somebody else drives the device.
+    pub fn screen(&self) -> Result<Screen, NotFitted> {
+        let board = &self.board.slug;
+        self.screen.clone().ok_or_else(|| NotFitted { part: "screen", board: board.clone() })
+    }
+
+    /// The keyboard, to type on it now or later, also while somebody else drives the device.
+    pub fn keyboard(&self) -> Result<Keyboard, NotFitted> {
+        let board = &self.board.slug;
+        self.keyboard.clone().ok_or_else(|| NotFitted { part: "keyboard", board: board.clone() })
     }
 
     /// Takes the power away and closes every part; returns the first failure after all have been tried.

@@ -10,16 +10,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::storage::{Storage, StorageError};
+use tokio::sync::watch;
+
+use super::storage::{Position, Storage, StorageError};
 use crate::board::{Board, Firmware, StartsOn};
 use crate::deadline::Deadline;
 use crate::event::{EventKind, EventLog, Origin};
 use crate::io::file;
-use crate::qemu::arguments::{Accelerator, FirmwareFiles, Launch, Reach, arguments, card};
+use crate::qemu::arguments::{Accelerator, Disk, FirmwareFiles, Launch, Reach, arguments, card};
 use crate::qemu::boot_rom::{self, BootRomError, Model};
 use crate::qemu::firmware::FlashFormat;
-use crate::qemu::machine::{Machine, MachineError, Start, SystemState, command_line};
-use crate::qemu::side_door;
+use crate::qemu::machine::{Contact, Machine, MachineError, Start, SystemState, TcpContact, command_line};
+use crate::qemu::tpm::TpmStart;
+use crate::qemu::{screen, side_door};
 use crate::sys::blocking::blocking;
 use crate::sys::serial_line::SerialLine;
 
@@ -34,6 +37,8 @@ pub struct Player {
     pub sandbox: bool,
     /// The files of the board's firmware, as they are installed.
     pub firmware: InstalledFirmware,
+    /// swtpm's program; `None` only for a board without a TPM.
+    pub tpm: Option<PathBuf>,
 }
 
 /// Firmware as it is installed on this host; never written.
@@ -52,6 +57,24 @@ pub enum InstalledFirmware {
     },
     /// One image in place of the machine's own firmware.
     Image(PathBuf),
+}
+
+/// What a power-on finds besides the board.
+#[derive(Debug)]
+pub struct Setup<'a> {
+    /// The media.
+    pub storage: &'a Storage,
+    /// The medium that the boot switch puts before all others.
+    pub boots_first: Option<String>,
+    /// Whether an installer runs, which is there to write over what nobody knows any more.
+    pub installs: bool,
+}
+
+impl<'a> From<&'a Storage> for Setup<'a> {
+    /// With the boot switch as it always is.
+    fn from(storage: &'a Storage) -> Self {
+        Self { storage, boots_first: None, installs: false }
+    }
 }
 
 /// What the system does, and whether mains are on.
@@ -93,6 +116,14 @@ pub enum PowerError {
     /// The stage that standin plays for the board's boot ROM found nothing that it could start.
     #[error(transparent)]
     BootRom(#[from] BootRomError),
+    /// The boot ROM looks into one slot, and that is empty.
+    #[error("{board} has nothing to boot from: medium `{medium}` is out")]
+    NoMedium {
+        /// The board's slug.
+        board: String,
+        /// The medium's name in the board file.
+        medium: String,
+    },
     /// A file that the firmware needs cannot be made.
     #[error("cannot prepare firmware file {path}")]
     Firmware {
@@ -106,6 +137,15 @@ pub enum PowerError {
     #[error("cannot clear {path} for QEMU's second monitor")]
     SideDoor {
         /// The socket.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// A dump of the screen that was left behind cannot be removed.
+    #[error("cannot remove the dump of the screen {path}")]
+    Dump {
+        /// The file.
         path: PathBuf,
         /// Why not.
         #[source]
@@ -128,6 +168,15 @@ pub enum PowerError {
     /// The reset was asked for and not seen.
     #[error("QEMU took the reset and did not carry it out")]
     ResetNotSeen(#[source] crate::deadline::Elapsed),
+    /// The removal of a stick was asked for and not seen.
+    #[error("QEMU took the order to remove medium `{medium}` and did not carry it out")]
+    RemovalNotSeen {
+        /// The medium's name in the board file.
+        medium: String,
+        /// How long it was given.
+        #[source]
+        source: crate::deadline::Elapsed,
+    },
 }
 
 /// Power of a stand-in.
@@ -146,6 +195,8 @@ pub struct Power {
     side_door: Option<PathBuf>,
     mains: bool,
     machine: Option<Machine>,
+    /// Tells the parts that do not switch it which machine plays at present.
+    present: watch::Sender<Option<Contact>>,
 }
 
 impl Power {
@@ -160,6 +211,8 @@ impl Power {
     ) -> Self {
         let (scratch, stderr) = (scratch.to_owned(), evidence.join("qemu.stderr"));
         let unplugged = BTreeSet::new();
+        let present = watch::Sender::new(None);
+        let (side_door, mains, machine) = (None, false, None);
         Self {
             board,
             player,
@@ -169,15 +222,31 @@ impl Power {
             unplugged,
             serial,
             events,
-            side_door: None,
-            mains: false,
-            machine: None,
+            side_door,
+            mains,
+            machine,
+            present,
         }
     }
 
     /// From the next power-on on, QEMU serves a second monitor at `path`; see [`side_door`].
     pub fn open_side_door(&mut self, path: PathBuf) {
         self.side_door = Some(path);
+    }
+
+    /// Which machine plays at present, and from then on.
+    pub fn present(&self) -> watch::Receiver<Option<Contact>> {
+        self.present.subscribe()
+    }
+
+    /// Where QEMU may write.
+    pub fn scratch(&self) -> &Path {
+        &self.scratch
+    }
+
+    /// Whether mains are on.
+    pub fn has_mains(&self) -> bool {
+        self.mains
     }
 
     /// What the system does, and whether mains are on.
@@ -197,16 +266,22 @@ impl Power {
     /// runs; a halted one stays halted, as a real board would: it needs its button or a power cycle.
     ///
     /// Failed or cancelled, it leaves the power off.
-    pub async fn on(&mut self, storage: &Storage, deadline: Deadline) -> Result<(), PowerError> {
+    pub async fn on(&mut self, setup: &Setup<'_>, deadline: Deadline) -> Result<(), PowerError> {
         if self.mains {
             return Ok(());
         }
-        self.start(storage, deadline).await?;
+        self.start(setup, deadline).await?;
         self.mains = true;
         if self.board.power.starts_on == StartsOn::Button {
             self.events.record(EventKind::ButtonPress { held_ms: 0 });
         }
         Ok(())
+    }
+
+    /// Gives mains to a board whose boot ROM starts no system; nobody needs to play that.
+    pub fn on_without_system(&mut self) {
+        self.mains = true;
+        self.events.record(EventKind::PowerOn);
     }
 
     /// Takes mains away at once, whatever runs. Twice off is once.
@@ -221,7 +296,7 @@ impl Power {
     }
 
     /// Presses the power button for a moment: a running system is asked to shut down, a halted one starts.
-    pub async fn press_button(&mut self, storage: &Storage, deadline: Deadline) -> Result<(), PowerError> {
+    pub async fn press_button(&mut self, setup: &Setup<'_>, deadline: Deadline) -> Result<(), PowerError> {
         self.check_button("press the button of")?;
         self.events.record(EventKind::ButtonPress { held_ms: 0 });
         match &self.machine {
@@ -230,7 +305,7 @@ impl Power {
             }
             _ => {
                 self.stop().await?;
-                self.start(storage, deadline).await
+                self.start(setup, deadline).await
             }
         }
     }
@@ -259,15 +334,50 @@ impl Power {
         Ok(())
     }
 
-    /// Makes the firmware forget what it has learnt, as a flash does: UEFI variables are those of a new board.
+    /// Puts a stick into the machine, if there is one.
+    pub async fn insert_stick(
+        &self,
+        medium: &str,
+        disk: &Disk,
+        deadline: Deadline,
+    ) -> Result<(), PowerError> {
+        match &self.machine {
+            Some(machine) => Ok(machine.insert_stick(&self.board, medium, disk, deadline).await?),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes a stick out of the machine, if there is one, and waits until it is out.
+    pub async fn pull_stick(&self, medium: &str, deadline: Deadline) -> Result<(), PowerError> {
+        let Some(machine) = &self.machine else { return Ok(()) };
+        let seen = self.events.len();
+        machine.pull_stick(medium, deadline).await?;
+        let is_out = |kind: &EventKind| *kind == EventKind::MediumRemoved { medium: medium.to_owned() };
+        let not_seen = |source| PowerError::RemovalNotSeen { medium: medium.to_owned(), source };
+        self.events.wait_for(seen, deadline, is_out).await.map_err(not_seen)?;
+        Ok(machine.forget_stick(medium, deadline).await?)
+    }
+
+    /// How many bytes the system has written to a medium since it was started; none without a machine.
+    pub async fn written_bytes(&self, medium: &str, deadline: Deadline) -> Result<u64, PowerError> {
+        match &self.machine {
+            Some(machine) => Ok(machine.written_bytes(medium, deadline).await?),
+            None => Ok(0),
+        }
+    }
+
+    /// Makes the firmware forget what it has learnt, as a flash does: UEFI variables and TPM are those of a new
+    /// board.
     pub fn reset_firmware(&self) -> Result<(), PowerError> {
-        let path = self.variables();
-        match fs::remove_file(&path) {
+        let removed = |path: PathBuf, removed: io::Result<()>| match removed {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
                 Err(PowerError::Firmware { path, source })
             }
             _ => Ok(()),
-        }
+        };
+        let (variables, tpm) = (self.variables(), self.tpm_state());
+        removed(variables.clone(), fs::remove_file(variables))?;
+        removed(tpm.clone(), fs::remove_dir_all(tpm))
     }
 
     /// The loopback address on which this host reaches the DUT.
@@ -314,9 +424,27 @@ impl Power {
         }
     }
 
+    /// How far the connections to a forwarded TCP port have come; none while the power is off.
+    pub async fn contact(&self, port: u16, deadline: Deadline) -> Result<TcpContact, PowerError> {
+        match &self.machine {
+            Some(machine) => Ok(machine.tcp_contact(port, deadline).await?),
+            None => Ok(TcpContact::None),
+        }
+    }
+
+    /// The DUT's forwarded TCP ports.
+    pub fn forwarded(&self) -> &[u16] {
+        &self.reach.ports
+    }
+
+    /// Whether the cable of a network interface is out.
+    pub fn is_unplugged(&self, interface: &str) -> bool {
+        self.unplugged.contains(interface)
+    }
+
     /// The command line of a power-on now, as a shell would take it.
-    pub async fn command_line(&self, storage: &Storage) -> Result<String, PowerError> {
-        Ok(command_line(&self.player.program, &self.arguments(storage).await?))
+    pub async fn command_line(&self, setup: &Setup<'_>) -> Result<String, PowerError> {
+        Ok(command_line(&self.player.program, &self.arguments(setup).await?))
     }
 
     fn check_button(&self, action: &'static str) -> Result<Duration, PowerError> {
@@ -327,19 +455,25 @@ impl Power {
         if self.mains { Ok(hold) } else { Err(PowerError::NoMains { action, board }) }
     }
 
-    async fn start(&mut self, storage: &Storage, deadline: Deadline) -> Result<(), PowerError> {
+    async fn start(&mut self, setup: &Setup<'_>, deadline: Deadline) -> Result<(), PowerError> {
         // One that was cancelled, or failed, after its machine was there.
         self.stop().await?;
         self.clear_side_door()?;
-        let arguments = self.arguments(storage).await?;
+        let arguments = self.arguments(setup).await?;
         let lent = |source| MachineError::Spawn { program: self.player.program.clone(), source };
         let serial = self.serial.iter_mut().map(SerialLine::lend).collect::<Result<_, _>>().map_err(lent)?;
-        let start =
-            Start { program: self.player.program.clone(), arguments, serial, stderr: self.stderr.clone() };
+        let start = Start {
+            program: self.player.program.clone(),
+            arguments,
+            serial,
+            tpm: self.tpm(),
+            stderr: self.stderr.clone(),
+        };
         self.events.record(EventKind::PowerOn);
         match Machine::start(start, self.events.clone(), deadline).await {
             Ok(machine) => {
                 let machine = self.machine.insert(machine);
+                self.present.send_replace(Some(machine.contact()));
                 for interface in &self.unplugged {
                     machine.set_link(&card(interface), false, deadline).await?;
                 }
@@ -353,12 +487,14 @@ impl Power {
     }
 
     /// QEMU's arguments for a power-on now.
-    async fn arguments(&self, storage: &Storage) -> Result<Vec<String>, PowerError> {
+    async fn arguments(&self, setup: &Setup<'_>) -> Result<Vec<String>, PowerError> {
+        let storage = setup.storage;
         let launch = Launch {
             accelerator: self.player.accelerator,
             sandbox: self.player.sandbox,
-            media: storage.plugged_in()?,
-            firmware: self.firmware(storage).await?,
+            media: if setup.installs { storage.in_dut() } else { storage.plugged_in()? },
+            boots_first: setup.boots_first.clone(),
+            firmware: self.firmware(setup).await?,
             reach: self.reach.clone(),
         };
         let mut arguments = arguments(&self.board, &launch);
@@ -367,12 +503,15 @@ impl Power {
     }
 
     async fn stop(&mut self) -> Result<(), PowerError> {
-        match self.machine.take() {
-            Some(machine) => {
-                machine.close().await?;
-                self.clear_side_door()
-            }
-            None => Ok(()),
+        self.present.send_replace(None);
+        let Some(machine) = self.machine.take() else { return Ok(()) };
+        machine.close().await?;
+        self.clear_side_door()?;
+        // A dump that nobody waited for to its end; now nobody writes it any more.
+        let path = self.scratch.join(screen::DUMP);
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(PowerError::Dump { path, source }),
+            _ => Ok(()),
         }
     }
 
@@ -383,7 +522,7 @@ impl Power {
 
     /// The files that this power-on needs. UEFI variables live from flash to flash; a boot ROM reads its medium
     /// anew each time.
-    async fn firmware(&self, storage: &Storage) -> Result<FirmwareFiles, PowerError> {
+    async fn firmware(&self, setup: &Setup<'_>) -> Result<FirmwareFiles, PowerError> {
         match &self.player.firmware {
             InstalledFirmware::Uefi { code, variables, format } => {
                 let own = self.variables();
@@ -402,16 +541,19 @@ impl Power {
             }
             InstalledFirmware::Image(path) => Ok(FirmwareFiles::Image(path.clone())),
             InstalledFirmware::None => match raspberry_pi(self.board.qemu.firmware) {
-                Some(model) => self.play_boot_rom(model, storage).await,
+                Some(model) => self.play_boot_rom(model, setup).await,
                 None => Ok(FirmwareFiles::BuiltIn),
             },
         }
     }
 
     /// Reads the card as the boot ROM does, at each power-on anew.
-    async fn play_boot_rom(&self, model: Model, storage: &Storage) -> Result<FirmwareFiles, PowerError> {
-        let medium = &self.board.boot_order[0];
-        let mut card = storage.open(medium)?;
+    async fn play_boot_rom(&self, model: Model, setup: &Setup<'_>) -> Result<FirmwareFiles, PowerError> {
+        let medium = setup.boots_first.as_ref().unwrap_or(&self.board.boot_order[0]);
+        if setup.storage.position(medium) != Some(Position::Dut) {
+            return Err(PowerError::NoMedium { board: self.board.slug.clone(), medium: medium.clone() });
+        }
+        let mut card = setup.storage.open(medium)?;
         let folder = self.scratch.join("boot-rom");
         let read = move || -> Result<_, PowerError> {
             fs::create_dir_all(&folder)
@@ -430,6 +572,19 @@ impl Power {
             device_tree: stage.device_tree.filter(|_| own_machine),
             command_line: stage.command_line,
         })
+    }
+
+    fn tpm(&self) -> Option<TpmStart> {
+        let program = self.player.tpm.clone()?;
+        Some(TpmStart {
+            program,
+            state: self.tpm_state(),
+            stderr: self.stderr.with_file_name("swtpm.stderr"),
+        })
+    }
+
+    fn tpm_state(&self) -> PathBuf {
+        self.scratch.join("tpm")
     }
 
     fn variables(&self) -> PathBuf {
@@ -464,15 +619,17 @@ mod tests {
             accelerator: Accelerator::Tcg,
             sandbox: true,
             firmware,
+            tpm: None,
         };
         let board = Catalog::load(None).unwrap().board("generic-amd64").unwrap();
         let storage = Storage::create(&board, dir.path()).unwrap();
         let places = (dir.path(), dir.path());
         let power = Power::new(board, player, Vec::new(), Reach::NOTHING, places, EventLog::default());
 
+        let setup = Setup::from(&storage);
         tokio::select! {
             biased;
-            _ = power.command_line(&storage) => {}
+            _ = power.command_line(&setup) => {}
             () = std::future::ready(()) => {} // cancels it in the middle of the copy
         }
 

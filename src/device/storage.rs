@@ -4,6 +4,8 @@
 //! layer over the image's base in the cache, which is held for as long. The run directory owns the files; nothing
 //! to close.
 
+mod position;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
@@ -15,6 +17,8 @@ use crate::io::cache::Base;
 use crate::io::image::{Image, ImageError};
 use crate::io::qcow2::{self, write::Layer};
 use crate::qemu::arguments::Disk;
+
+pub use position::Position;
 
 /// The media of one device.
 #[derive(Debug)]
@@ -31,6 +35,7 @@ struct PlayedMedium {
     base: Option<Arc<Base>>,
     capacity: u64,
     content: Content,
+    position: Position,
 }
 
 /// What stands on a medium, as far as we know.
@@ -41,6 +46,9 @@ pub enum Content {
     /// What this image, by its digest, and the DUT since then have written.
     Flashed(String),
     /// A flash or a change was cut short; it must be flashed again before power-on.
+    /// What the installer with this digest, and the DUT since then have written.
+    Installed(String),
+    /// A flash or an installation was cut short; it must be flashed again before power-on.
     Unknown,
 }
 
@@ -111,7 +119,10 @@ impl Storage {
             File::create(&path)
                 .and_then(|file| file.set_len(capacity))
                 .map_err(|source| StorageError::Make { medium: medium.name.clone(), source })?;
-            Ok((medium.name.clone(), PlayedMedium { path, base: None, capacity, content: Content::Blank }))
+            Ok((
+                medium.name.clone(),
+                PlayedMedium { path, base: None, capacity, content: Content::Blank, position: Position::Dut },
+            ))
         };
         let media = board.media.iter().map(blank).collect::<Result<_, _>>()?;
         Ok(Self { dir: dir.to_owned(), media, flashes: 0 })
@@ -197,12 +208,20 @@ impl Storage {
     }
 
     /// The files of all media, for a machine that is about to start; an error if one must not be used.
+    /// The files of the media in the DUT, for a machine that is about to start; an error if one must not be used.
+    ///
+    /// A flash that was cut short may have left its medium at the host, which is no less unknown there.
     pub fn plugged_in(&self) -> Result<Vec<(String, Disk)>, StorageError> {
-        let known = |(name, played): (&String, &PlayedMedium)| match played.content {
-            Content::Unknown => Err(StorageError::Unknown { medium: name.clone() }),
-            Content::Blank | Content::Flashed(_) => Ok((name.clone(), played.disk())),
-        };
-        self.media.iter().map(known).collect()
+        let unknown =
+            |played: &PlayedMedium| played.content == Content::Unknown && played.position != Position::Out;
+        match self.media.iter().find(|(_, played)| unknown(played)) {
+            Some((name, _)) => Err(StorageError::Unknown { medium: name.clone() }),
+            None => Ok(self.in_dut()),
+        }
+    }
+
+    fn played(&mut self, medium: &str) -> &mut PlayedMedium {
+        self.media.get_mut(medium).expect("check admits only boards whose media exist")
     }
 }
 

@@ -52,6 +52,11 @@ impl<T: Read + Seek> FatVolume<T> {
         Ok(Self { files: FileSystem::new(guarded, FsOptions::new())? })
     }
 
+    /// The volume's label, without the blanks at its end; empty if it has none.
+    pub fn label(&self) -> String {
+        self.files.volume_label().trim_end().to_owned()
+    }
+
     /// Whether there is a file of that name; case does not matter, as everywhere on FAT.
     pub fn has_file(&self, name: &str) -> Result<bool, FatError> {
         Ok(self.open_file(name)?.is_some())

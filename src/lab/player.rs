@@ -13,6 +13,7 @@ use crate::device::power::{InstalledFirmware, Player};
 use crate::qemu::arguments::Accelerator;
 use crate::qemu::binary::{self, BinaryError, Inventory};
 use crate::qemu::firmware::{self, FirmwareError};
+use crate::qemu::tpm;
 
 /// Where things are on this host. The doors read the environment; nobody else does.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,6 +69,9 @@ pub enum PlayerError {
         /// The machine type.
         machine: String,
     },
+    /// The board has a TPM, and nothing here can play one.
+    #[error(transparent)]
+    NoTpm(#[from] tpm::Missing),
     /// The user wants KVM, and it does not work.
     #[error("KVM cannot play {board} on this host: {evidence}")]
     NoKvm {
@@ -84,6 +88,7 @@ impl PlayerError {
         match self {
             Self::Binary(error) => error.hint(),
             Self::Firmware(error) => error.hint(),
+            Self::NoTpm(missing) => Some(missing.hint()),
             Self::NoKvm { .. } => Some("leave the choice to standin: it falls back to TCG".to_owned()),
             Self::NoMachine { .. } => {
                 Some("a newer QEMU may have it; `standin doctor` shows what there is".to_owned())
@@ -104,7 +109,8 @@ pub async fn choose(board: &Board, host: &Host, choice: AcceleratorChoice) -> Re
         return Err(PlayerError::NoMachine { version, program, machine: board.qemu.machine.clone() });
     }
     let firmware = installed_firmware(board, host)?;
-    let tcg = Player { program, accelerator: Accelerator::Tcg, sandbox: inventory.sandbox, firmware };
+    let tpm = board.qemu.tpm.map(|_| tpm::find(&host.search_path)).transpose()?;
+    let tcg = Player { program, accelerator: Accelerator::Tcg, sandbox: inventory.sandbox, firmware, tpm };
     let chosen = |accelerator, remark| Chosen {
         player: Player { accelerator, ..tcg.clone() },
         qemu_version: version.clone(),

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::firmware::FlashFormat;
 use crate::board::machine_type::MachineType;
 use crate::board::{
-    Arch, Attachment, Board, Firmware, KeyboardSocket, NetworkDevice, ScreenDevice, Watchdog,
+    Arch, Attachment, Board, Firmware, KeyboardSocket, NetworkDevice, ScreenDevice, Tpm, Watchdog,
 };
 
 /// Everything besides the board that decides how QEMU is started.
@@ -25,6 +25,8 @@ pub struct Launch {
     pub firmware: FirmwareFiles,
     /// What plays each medium that is plugged in, by its name in the board file.
     pub media: Vec<(String, Disk)>,
+    /// The medium that the board's boot switch puts before all others.
+    pub boots_first: Option<String>,
     /// How this host reaches the DUT's TCP ports.
     pub reach: Reach,
 }
@@ -127,13 +129,17 @@ pub fn arguments(board: &Board, launch: &Launch) -> Vec<String> {
     monitor(&mut args);
     serial_lines(&mut args, board);
     usb(&mut args, board);
-    for (name, disk) in &launch.media {
-        medium(&mut args, board, name, disk);
+    // U-Boot tries the first disk that it finds, and no other.
+    let is_first = |name: &String| launch.boots_first.as_ref() == Some(name);
+    let (first, others): (Vec<_>, Vec<_>) = launch.media.iter().partition(|(name, _)| is_first(name));
+    for (name, disk) in first.into_iter().chain(others) {
+        medium(&mut args, board, name, disk, boot_place(board, name, launch.boots_first.as_deref()));
     }
     for index in 0..board.network.len() {
         network(&mut args, board, index, &launch.reach);
     }
     screen_and_keys(&mut args, board);
+    tpm(&mut args, board);
     watchers(&mut args, board);
     args.0
 }
@@ -143,7 +149,12 @@ pub fn medium_of_node(node: &str) -> Option<&str> {
     node.strip_prefix(MEDIUM_PREFIX)
 }
 
-const MEDIUM_PREFIX: &str = "medium-";
+/// The medium that a device plays, by the id under which QEMU's events name it.
+pub fn medium_of_device(device: &str) -> Option<&str> {
+    medium_of_node(device.strip_suffix("-disk")?)
+}
+
+pub(super) const MEDIUM_PREFIX: &str = "medium-";
 
 #[derive(Default)]
 struct Arguments(Vec<String>);
@@ -247,7 +258,7 @@ fn has_pci(board: &Board) -> bool {
     MachineType::named(&board.qemu.machine).is_some_and(|machine| machine.pci)
 }
 
-fn medium(args: &mut Arguments, board: &Board, name: &str, disk: &Disk) {
+fn medium(args: &mut Arguments, board: &Board, name: &str, disk: &Disk, boot_place: Option<usize>) {
     let node = format!("{MEDIUM_PREFIX}{name}");
     let attachment = board.qemu.attach.get(name).expect("check admits only boards that attach every medium");
     // A flush to this host's disk would only help if the host lost power: the file ends with the run. What a
@@ -284,7 +295,7 @@ fn medium(args: &mut Arguments, board: &Board, name: &str, disk: &Disk) {
             ),
         ),
     };
-    let boot = boot_index(board, name);
+    let boot = boot_place.map(|place| format!(",bootindex={place}")).unwrap_or_default();
     match attachment {
         Attachment::SdCard => unreachable!("handled above"),
         Attachment::Sata => args.option("-device", format!("ide-hd,id={node}-disk,drive={node}{boot}")),
@@ -304,12 +315,12 @@ fn medium(args: &mut Arguments, board: &Board, name: &str, disk: &Disk) {
 }
 
 /// Only PC firmware and UEFI read QEMU's boot order; elsewhere the board's own stage chooses.
-fn boot_index(board: &Board, medium: &str) -> String {
-    let place = board.boot_order.iter().position(|name| name == medium);
-    match (board.qemu.firmware, place) {
-        (Firmware::Bios | Firmware::Uefi, Some(place)) => format!(",bootindex={place}"),
-        _ => String::new(),
-    }
+pub(super) fn boot_place(board: &Board, medium: &str, first: Option<&str>) -> Option<usize> {
+    let place = match board.boot_order.iter().position(|name| name == medium) {
+        _ if first == Some(medium) => Some(0),
+        place => place.map(|place| place + usize::from(first.is_some())),
+    };
+    place.filter(|_| matches!(board.qemu.firmware, Firmware::Bios | Firmware::Uefi))
 }
 
 fn network(args: &mut Arguments, board: &Board, index: usize, reach: &Reach) {
@@ -360,6 +371,16 @@ fn screen_and_keys(args: &mut Arguments, board: &Board) {
     if board.keyboard == Some(KeyboardSocket::Usb) {
         args.option("-device", "usb-kbd,id=keyboard");
     }
+}
+
+/// QEMU's end of the socket to swtpm comes after the serial lines.
+fn tpm(args: &mut Arguments, board: &Board) {
+    let Some(Tpm::V2) = board.qemu.tpm else { return };
+    let fd = QMP_FD + 1 + i32::try_from(board.serial.len()).expect("a board has a handful of serial lines");
+    args.option("-chardev", format!("socket,id=tpm-socket,fd={fd}"));
+    args.option("-tpmdev", "emulator,id=tpm,chardev=tpm-socket");
+    let device = if board.arch == Arch::X86_64 { "tpm-tis" } else { "tpm-tis-device" };
+    args.option("-device", format!("{device},tpmdev=tpm"));
 }
 
 fn watchers(args: &mut Arguments, board: &Board) {

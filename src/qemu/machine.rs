@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use qapi::qmp;
@@ -19,8 +19,9 @@ use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
-use super::arguments::medium_of_node;
+use super::arguments::{medium_of_device, medium_of_node};
 use super::monitor::{Monitor, MonitorError, RawEvent};
+use super::tpm::{self, TpmStart};
 use crate::deadline::Deadline;
 use crate::event::{EventKind, EventLog, Origin};
 use crate::io::file;
@@ -36,6 +37,8 @@ pub struct Start {
     pub arguments: Vec<String>,
     /// The far ends of the serial lines, in the board's order.
     pub serial: Vec<OwnedFd>,
+    /// The TPM, if the board has one.
+    pub tpm: Option<TpmStart>,
     /// Where QEMU's own words go; truncated at each start.
     pub stderr: PathBuf,
 }
@@ -43,10 +46,35 @@ pub struct Start {
 /// A QEMU process that was seen to run.
 #[derive(Debug)]
 pub struct Machine {
-    monitor: Arc<Monitor>,
+    pub(super) monitor: Arc<Monitor>,
     state: watch::Receiver<SystemState>,
     cut: Option<oneshot::Sender<()>>,
     watcher: JoinHandle<io::Result<()>>,
+}
+
+/// Reaches the machine from elsewhere for as long as it lives, and keeps nothing of it alive.
+#[derive(Debug, Clone)]
+pub struct Contact {
+    monitor: Weak<Monitor>,
+    state: watch::Receiver<SystemState>,
+}
+
+impl Contact {
+    /// What the system does now; `None` once the machine is closed.
+    pub fn state(&self) -> Option<SystemState> {
+        self.monitor.upgrade().map(|_| *self.state.borrow())
+    }
+
+    /// Runs a command on the machine. See [`Monitor::execute_raw`].
+    pub async fn execute_raw(
+        &self,
+        command: &str,
+        arguments: serde_json::Value,
+        deadline: Deadline,
+    ) -> Result<serde_json::Value, MonitorError> {
+        let closed = || MonitorError::Closed { command: command.to_owned() };
+        self.monitor.upgrade().ok_or_else(closed)?.execute_raw(command, arguments, deadline).await
+    }
 }
 
 /// What the system in the machine does.
@@ -60,6 +88,17 @@ pub enum SystemState {
     Broken,
 }
 
+/// How far a TCP connection from the host to the DUT has come, as QEMU's network sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TcpContact {
+    /// There is none: the DUT has refused or ended it.
+    None,
+    /// The DUT was asked, and has not answered at all.
+    Unanswered,
+    /// The DUT has taken it.
+    Taken,
+}
+
 /// A machine could not be started, asked or closed. Always the lab's fault, never the DUT's.
 #[derive(Debug, thiserror::Error)]
 pub enum MachineError {
@@ -67,6 +106,15 @@ pub enum MachineError {
     #[error("cannot run {program}")]
     Spawn {
         /// QEMU's program.
+        program: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The TPM could not be started.
+    #[error("cannot run {program}")]
+    Tpm {
+        /// swtpm's program.
         program: PathBuf,
         /// Why not.
         #[source]
@@ -106,22 +154,35 @@ impl Machine {
     /// Starts QEMU and waits until the machine is built and executes.
     ///
     /// Cancelled or failed, it leaves no process. The power-on is not recorded here, but all that follows is.
-    pub async fn start(start: Start, events: EventLog, deadline: Deadline) -> Result<Self, MachineError> {
+    pub async fn start(mut start: Start, events: EventLog, deadline: Deadline) -> Result<Self, MachineError> {
         let command_line = command_line(&start.program, &start.arguments);
         tracing::debug!(%command_line, "starting QEMU");
         let (ours, theirs) = UnixStream::pair()
             .map_err(|source| MachineError::Spawn { program: start.program.clone(), source })?;
+        let mut tpm = None;
+        let inherited = &mut start.serial;
+        if let Some(tpm_start) = &start.tpm {
+            let failed = |source| MachineError::Tpm { program: tpm_start.program.clone(), source };
+            let (process, of_qemu) = tpm::start(tpm_start).await.map_err(failed)?;
+            inherited.push(of_qemu);
+            tpm = Some((process, tpm_start.stderr.clone()));
+        }
         let mut child = Self::spawn(&start, theirs.into(), start.serial.iter()).await?;
         drop(start.serial);
         let (monitor, raw_events) = match Monitor::open(ours, deadline).await {
             Ok(opened) => opened,
             Err(MonitorError::Closed { .. }) => {
                 let exit = child::kill_and_wait(&mut child).await.map_err(MachineError::End)?;
-                let stderr = tail(&start.stderr);
+                let mut stderr = tail(&start.stderr);
+                if let Some((_, words)) = &tpm {
+                    stderr = format!("{stderr}; its TPM: {}", tail(words));
+                }
+                end_tpm(&mut tpm).await.map_err(MachineError::End)?;
                 return Err(MachineError::EndedAtStart { exit: exit.to_string(), stderr, command_line });
             }
             Err(source) => {
                 child::kill_and_wait(&mut child).await.map_err(MachineError::End)?;
+                end_tpm(&mut tpm).await.map_err(MachineError::End)?;
                 return Err(MachineError::Control { command_line, source });
             }
         };
@@ -130,7 +191,8 @@ impl Machine {
         let (cut, cut_asked) = oneshot::channel();
         let monitor_too = monitor.clone();
         let stderr = start.stderr;
-        let watcher = Watcher { child, monitor: monitor_too, state, events, stderr, told_to_quit: false };
+        let watcher =
+            Watcher { child, tpm, monitor: monitor_too, state, events, stderr, told_to_quit: false };
         let watcher = tokio::spawn(watcher.watch(raw_events, cut_asked));
         Ok(Self { monitor, state: observed, cut: Some(cut), watcher })
     }
@@ -152,6 +214,11 @@ impl Machine {
             .stdout(Stdio::null())
             .stderr(File::create(&start.stderr).map_err(failed)?);
         child::spawn(command, inherited).await.map_err(failed)
+    }
+
+    /// A way to reach it from elsewhere.
+    pub fn contact(&self) -> Contact {
+        Contact { monitor: Arc::downgrade(&self.monitor), state: self.state.clone() }
     }
 
     /// What the system does now, as far as QMP has said.
@@ -187,9 +254,18 @@ impl Machine {
 
     /// Where the DUT's forwarded TCP ports are reachable on this host.
     pub async fn forwards(&self, deadline: Deadline) -> Result<Vec<(u16, SocketAddrV4)>, MachineError> {
-        // Only the human monitor tells which port QEMU chose.
+        Ok(parse_usernet(&self.usernet(deadline).await?))
+    }
+
+    /// How far the connections to a forwarded TCP port of the DUT have come, the one that came furthest.
+    pub async fn tcp_contact(&self, port: u16, deadline: Deadline) -> Result<TcpContact, MachineError> {
+        Ok(parse_contact(&self.usernet(deadline).await?, port))
+    }
+
+    /// Only the human monitor tells which ports QEMU chose, and what became of connections.
+    async fn usernet(&self, deadline: Deadline) -> Result<String, MachineError> {
         let asked = qmp::human_monitor_command { command_line: "info usernet".to_owned(), cpu_index: None };
-        Ok(parse_usernet(&self.monitor.execute(asked, deadline).await?))
+        Ok(self.monitor.execute(asked, deadline).await?)
     }
 
     /// Ends the process at once, as a power cut would, and waits until it is gone.
@@ -202,6 +278,7 @@ impl Machine {
             Ok(ended) => ended.map_err(MachineError::End)?,
             Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
         }
+        // A contact that waits for an answer holds it too: it learns that none comes, and the reader has ended.
         if let Ok(monitor) = Arc::try_unwrap(self.monitor) {
             monitor.closed().await;
         }
@@ -211,6 +288,8 @@ impl Machine {
 
 struct Watcher {
     child: Child,
+    /// swtpm, and where its words go.
+    tpm: Option<(Child, PathBuf)>,
     monitor: Arc<Monitor>,
     state: watch::Sender<SystemState>,
     events: EventLog,
@@ -220,14 +299,31 @@ struct Watcher {
 }
 
 impl Watcher {
-    /// Ends when the process is gone: cut by us, or by itself.
+    /// Ends when the process is gone, cut by us or by itself, and the TPM with it.
     async fn watch(
         mut self,
+        raw_events: mpsc::UnboundedReceiver<RawEvent>,
+        cut: oneshot::Receiver<()>,
+    ) -> io::Result<()> {
+        let ended = self.watch_machine(raw_events, cut).await;
+        ended.and(end_tpm(&mut self.tpm).await)
+    }
+
+    async fn watch_machine(
+        &mut self,
         mut raw_events: mpsc::UnboundedReceiver<RawEvent>,
         mut cut: oneshot::Receiver<()>,
     ) -> io::Result<()> {
+        let mut tpm_lives = self.tpm.is_some();
         loop {
             tokio::select! {
+                exit = tpm_end(&mut self.tpm), if tpm_lives => {
+                    tpm_lives = false;
+                    // It also goes when QEMU has gone, which is news of its own.
+                    if !matches!(self.child.try_wait(), Ok(Some(_))) {
+                        self.fail(EventKind::InternalError { reason: exit? });
+                    }
+                }
                 event = raw_events.recv() => match event {
                     Some(event) => self.take(event).await,
                     None => return self.gone(cut).await,
@@ -272,6 +368,12 @@ impl Watcher {
                 self.state.send_replace(SystemState::Halted);
                 self.events.record(EventKind::Halt { by });
             }
+            // It comes once for the medium and once for each part of it that has no name.
+            "DEVICE_DELETED" => {
+                if let Some(medium) = medium_of_device(&text("device")) {
+                    self.events.record(EventKind::MediumRemoved { medium: medium.to_owned() });
+                }
+            }
             "GUEST_PANICKED" => self.events.record(EventKind::Panic),
             "WATCHDOG" => self.events.record(EventKind::Watchdog { action: text("action") }),
             "BLOCK_IO_ERROR" => {
@@ -314,6 +416,24 @@ impl Watcher {
     }
 }
 
+async fn end_tpm(tpm: &mut Option<(Child, PathBuf)>) -> io::Result<()> {
+    match tpm {
+        Some((tpm, _)) => child::kill_and_wait(tpm).await.map(drop),
+        None => Ok(()),
+    }
+}
+
+/// Waits for the end of the TPM, and says how it came.
+async fn tpm_end(tpm: &mut Option<(Child, PathBuf)>) -> io::Result<String> {
+    match tpm {
+        Some((tpm, stderr)) => {
+            let exit = tpm.wait().await?;
+            Ok(format!("the TPM died ({exit}): {}", tail(stderr)))
+        }
+        None => std::future::pending().await,
+    }
+}
+
 fn died(exit: ExitStatus, stderr: &Path) -> String {
     format!("QEMU died ({exit}): {}", tail(stderr))
 }
@@ -348,9 +468,37 @@ fn parse_usernet(table: &str) -> Vec<(u16, SocketAddrV4)> {
     rows.collect()
 }
 
+/// Reads lines such as `TCP[SYN_SENT]  19  127.70.1.2 22222  10.0.2.15 22222  0  0`.
+fn parse_contact(table: &str, port: u16) -> TcpContact {
+    let port = port.to_string();
+    let states = table.lines().filter_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words[..] {
+            ["TCP[HOST_FORWARD]", ..] => None,
+            [state, _, _, _, _, guest, ..] if guest == port => state.strip_prefix("TCP["),
+            _ => None,
+        }
+    });
+    states.fold(TcpContact::None, |found, state| match (found, state) {
+        (_, "ESTABLISHED]") | (TcpContact::Taken, _) => TcpContact::Taken,
+        (_, "SYN_SENT]") => TcpContact::Unanswered,
+        (found, _) => found,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_connection_that_came_furthest_is_read_from_what_qemu_prints() {
+        let forward = "  TCP[HOST_FORWARD]  14  127.70.1.2 22  10.0.2.15  22  0  0\n";
+        let asked = format!("{forward}  TCP[SYN_SENT]  19  127.70.1.2 22  10.0.2.15 22  0  0\n");
+        let taken = format!("{asked}  TCP[ESTABLISHED]  20  127.70.1.2 22  10.0.2.15 22  0  0\n");
+        let found = [forward, &asked, &taken].map(|table| parse_contact(table, 22));
+        assert_eq!(found, [TcpContact::None, TcpContact::Unanswered, TcpContact::Taken]);
+        assert_eq!(parse_contact(&taken, 80), TcpContact::None);
+    }
 
     #[test]
     fn forwarded_ports_are_read_from_what_qemu_prints() {

@@ -44,6 +44,7 @@ pub fn lacks(board: &Board, inventory: &Inventory) -> Vec<Lack> {
         sandbox: false,
         firmware: FirmwareFiles::BuiltIn,
         media: board.media.iter().map(|medium| (medium.name.clone(), Disk::Raw(PathBuf::new()))).collect(),
+        boots_first: None,
         reach: Reach::NOTHING,
     };
     let vector = arguments(board, &launch);

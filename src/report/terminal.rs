@@ -88,11 +88,21 @@ impl<W: Write> Terminal<W> {
         let seconds = test.duration_ms as f64 / 1000.0;
         let time = if test.started.is_some() { format!(" ({seconds:.1} s)") } else { String::new() };
         self.line(&format!("{word}  {number}/{} {}{time}", self.tests, harmless(&test.title)));
+        self.stages(test);
         if let Some(step) = test.steps.last().filter(|_| test.outcome != Outcome::Passed) {
             self.line(&format!("         at step: {}", harmless(&step.what)));
         }
         for line in test.outcome.message().unwrap_or_default().lines() {
             self.line(&format!("         {}", harmless(line)));
+        }
+    }
+
+    fn stages(&mut self, test: &TestReport) {
+        let width = test.stages.iter().map(|stage| stage.name.chars().count()).max().unwrap_or(0);
+        for stage in &test.stages {
+            let (name, seconds) = (harmless(&stage.name), stage.duration_ms as f64 / 1000.0);
+            let own = stage.own_us as f64 / 1e6;
+            self.line(&format!("         {name:width$} {seconds:8.2} s, of which standin's own {own:.3} s"));
         }
     }
 

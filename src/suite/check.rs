@@ -1,6 +1,7 @@
 //! From a suite's text to a [`Suite`] that makes sense, or every complaint at once. Reads, and leaves nothing.
 
 mod medium;
+pub(super) mod screen;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -8,7 +9,7 @@ use std::time::Duration;
 
 use super::file::{AssertFile, LinkVerb, StepFile, SuiteFile, TestFile};
 use super::template::{Template, Values};
-use super::{Action, Assertion, FlashSource, ImageChoice, Run, Step, Suite, Test};
+use super::{Action, Assertion, FlashSource, FlashStep, ImageChoice, Run, Step, Suite, Test, Visit};
 use crate::board::{Capability, Time};
 use crate::device::console::Pattern;
 use crate::device::power::PowerState;
@@ -16,8 +17,15 @@ use crate::document::{Document, DocumentError, nearest, one_of};
 use crate::event::{EventKind, Origin};
 
 /// Variables that every run sets.
-pub const BUILT_IN: [&str; 6] =
-    ["board.slug", "board.arch", "image.sha256", "image.bytes", "flash.medium.kind", "dut.address"];
+pub const BUILT_IN: [&str; 7] = [
+    "board.slug",
+    "board.arch",
+    "image.sha256",
+    "image.bytes",
+    "flash.medium.kind",
+    "dut.address",
+    "ssh.public_key",
+];
 
 /// Generous for a boot under TCG on a busy host.
 const STEP_WITHIN: Duration = Duration::from_secs(60);
@@ -48,7 +56,8 @@ fn parse_with(source: &str, text: &str, files: Files<'_>) -> Result<Suite, Docum
     let Some(file) = document.read::<SuiteFile>() else {
         return Err(document.finish().expect_err("a file that cannot be read has a complaint"));
     };
-    let mut check = Check { document, files, known: BTreeSet::new(), of_test: BTreeSet::new() };
+    let mut check =
+        Check { document, files, known: BTreeSet::new(), of_test: BTreeSet::new(), shots: BTreeSet::new() };
     let suite = check.suite(source, file);
     check.document.finish()?;
     Ok(suite)
@@ -74,6 +83,8 @@ struct Check<'t, 'd> {
     known: BTreeSet<String>,
     /// Variables that earlier steps of the test in hand have set.
     of_test: BTreeSet<String>,
+    /// Screenshots that earlier steps of the test in hand have taken.
+    shots: BTreeSet<String>,
 }
 
 impl Check<'_, '_> {
@@ -120,6 +131,7 @@ impl Check<'_, '_> {
 
     fn test(&mut self, key: &str, file: TestFile) -> Test {
         self.of_test.clear();
+        self.shots.clear();
         let title = self.title(&format!("{key}.title"), file.title);
         let deadline = self.time(&format!("{key}.deadline"), file.deadline).unwrap_or(TEST_DEADLINE);
         let mut needs: BTreeSet<Capability> = file.needs.into_iter().collect();
@@ -137,17 +149,26 @@ impl Check<'_, '_> {
         Test { title, needs: needs.into_iter().collect(), deadline, steps }
     }
 
-    fn step(&mut self, key: &str, file: StepFile) -> Option<Step> {
+    fn step(&mut self, key: &str, mut file: StepFile) -> Option<Step> {
         let verb = self.only_verb(key)?;
         self.options_fit(key, verb);
         let inner = format!("{key}.{verb}");
         let within = self.time(&format!("{key}.within"), file.within);
+        let stage = file.stage.take().map(|name| self.title(&format!("{key}.stage"), Some(name)));
         let action = match verb {
             "power" => Action::Power(file.power?),
             "link" => Action::Link { up: file.link? == LinkVerb::Up, interface: file.interface },
-            "flash" => Action::Flash(match file.flash?.as_str() {
-                "image" => FlashSource::Image,
-                path => FlashSource::File(self.path(&inner, path)?),
+            "move_medium" => Action::Move { medium: file.medium, verb: file.move_medium? },
+            "boot_switch" => Action::BootSwitch(file.boot_switch?),
+            "usb_port" => Action::UsbPort(file.usb_port?),
+            "flash" => Action::Flash(FlashStep {
+                source: match file.flash?.as_str() {
+                    "image" => FlashSource::Image,
+                    path => FlashSource::File(self.path(&inner, path)?),
+                },
+                installer: file.installer,
+                ends: file.ends,
+                within,
             }),
             verb if medium::VERBS.contains(&verb) => Action::Medium(self.medium_step(key, verb, file)?),
             "expect" => Action::Expect(self.text(&inner, &file.expect?)),
@@ -162,20 +183,29 @@ impl Check<'_, '_> {
             "send" => Action::Send(self.line(&inner, &file.send?)),
             "send_keys" => Action::SendKeys(self.text(&inner, &file.send_keys?)),
             "run" => {
-                let command = self.line(&inner, &file.run?);
-                let output = file.output.map(|text| self.template(&format!("{key}.output"), &text));
-                let output_regex =
-                    file.output_regex.map(|text| self.regex(&format!("{key}.output_regex"), &text));
-                if let Some(name) = &file.save {
-                    self.set_by_step(&format!("{key}.save"), name);
+                let command = self.line(&inner, &file.run.take()?);
+                Action::Run(self.expectations(key, command, file))
+            }
+            "ssh" => {
+                let command = self.text(&inner, &file.ssh.take()?);
+                let visit = self.visit(key, &file);
+                Action::Ssh(self.expectations(key, command, file), visit)
+            }
+            "put" => {
+                let visit = self.visit(key, &file);
+                let from = self.path(&inner, &file.put?)?;
+                let to = self.needed(key, "as", file.r#as)?;
+                Action::Put { from, to: self.text(&format!("{key}.as"), &to), visit }
+            }
+            "get" => {
+                let visit = self.visit(key, &file);
+                let from = self.text(&inner, &file.get?);
+                let name = self.needed(key, "as", file.r#as)?;
+                if !is_file_name(&name) {
+                    let message = format!("expected the name of a file, without a folder, found `{name}`");
+                    self.document.complain(&format!("{key}.as"), message);
                 }
-                Action::Run(Run {
-                    command,
-                    status: file.status.unwrap_or(0),
-                    output,
-                    output_regex,
-                    save: file.save,
-                })
+                Action::Get { from, name, visit }
             }
             "login" => {
                 if file.login == Some(false) {
@@ -184,6 +214,11 @@ impl Check<'_, '_> {
                 Action::LogIn
             }
             "wait_event" => self.wait_event(key, &file.wait_event?, file.by)?,
+            "keyboard" => Action::Keyboard(self.keys(&inner, file.keyboard?)),
+            "keyboard_text" => Action::Keyboard(self.keyboard_text(&inner, &file.keyboard_text?)),
+            "screenshot" => Action::Screen(self.shot(&inner, file.screenshot?)),
+            "expect_screen" => Action::Screen(self.expect_screen(key, &file)?),
+            "wait_screen" => Action::Screen(self.wait_screen(file.wait_screen?, file.tolerance)),
             "assert" => Action::Assert(self.assertion(&inner, file.assert?)?),
             "exec" => {
                 let words = file.exec?;
@@ -195,7 +230,32 @@ impl Check<'_, '_> {
             other => unreachable!("`{other}` is not one of the verbs"),
         };
         let rests_on_test = matches!(action, Action::Flash(_) | Action::Exec(_));
-        Some(Step { action, within: within.or((!rests_on_test).then_some(STEP_WITHIN)) })
+        Some(Step { action, within: within.or((!rests_on_test).then_some(STEP_WITHIN)), stage })
+    }
+
+    /// What must come of a command.
+    fn expectations(&mut self, key: &str, command: Template, file: StepFile) -> Run {
+        let output = file.output.map(|text| self.template(&format!("{key}.output"), &text));
+        let output_regex = file.output_regex.map(|text| self.regex(&format!("{key}.output_regex"), &text));
+        if let Some(name) = &file.save {
+            self.set_by_step(&format!("{key}.save"), name);
+        }
+        Run { command, status: file.status.unwrap_or(0), output, output_regex, save: file.save }
+    }
+
+    /// Who comes over the network, and where.
+    fn visit(&mut self, key: &str, file: &StepFile) -> Visit {
+        Visit {
+            user: file.user.as_ref().map(|user| self.text(&format!("{key}.user"), user)),
+            port: file.port,
+        }
+    }
+
+    fn needed(&mut self, key: &str, name: &str, value: Option<String>) -> Option<String> {
+        if value.is_none() {
+            self.document.complain(key, format!("expected `{name}` with it, found none"));
+        }
+        value
     }
 
     /// The one verb of a step. What has been complained about already is known as a verb all the same.
@@ -385,9 +445,17 @@ impl Check<'_, '_> {
     }
 }
 
-const VERBS: [&str; 17] = [
+/// Whether a file of this name lies in the folder that it is put into.
+fn is_file_name(name: &str) -> bool {
+    Path::new(name).file_name().is_some_and(|file| file == name) && !name.starts_with('.')
+}
+
+const VERBS: [&str; 28] = [
     "power",
     "link",
+    "move_medium",
+    "boot_switch",
+    "usb_port",
     "flash",
     "write_file",
     "merge_json",
@@ -401,18 +469,30 @@ const VERBS: [&str; 17] = [
     "run",
     "login",
     "wait_event",
+    "keyboard",
+    "keyboard_text",
+    "screenshot",
+    "expect_screen",
+    "wait_screen",
     "assert",
     "exec",
+    "ssh",
+    "put",
+    "get",
 ];
 
 /// Which verbs each option goes with.
-const OPTIONS: [(&str, &[&str]); 12] = [
+const OPTIONS: [(&str, &[&str]); 20] = [
+    ("stage", &VERBS),
     ("interface", &["link"]),
+    ("installer", &["flash"]),
+    ("ends", &["flash"]),
     (
         "within",
         &[
             "power",
             "link",
+            "move_medium",
             "flash",
             "write_file",
             "merge_json",
@@ -426,17 +506,30 @@ const OPTIONS: [(&str, &[&str]); 12] = [
             "run",
             "login",
             "wait_event",
+            "keyboard",
+            "keyboard_text",
+            "screenshot",
+            "expect_screen",
+            "wait_screen",
             "exec",
+            "ssh",
+            "put",
+            "get",
         ],
     ),
     ("capture", &["expect_regex"]),
-    ("status", &["run"]),
-    ("output", &["run"]),
-    ("output_regex", &["run"]),
-    ("save", &["run", "read_file"]),
     ("medium", &medium::VERBS),
     ("content", &["write_file", "merge_json", "read_file"]),
     ("from", &["write_file", "merge_json"]),
     ("content_regex", &["read_file"]),
+    ("status", &["run", "ssh"]),
+    ("output", &["run", "ssh"]),
+    ("output_regex", &["run", "ssh"]),
+    ("save", &["run", "ssh", "read_file"]),
     ("by", &["wait_event"]),
+    ("user", &["ssh", "put", "get"]),
+    ("port", &["ssh", "put", "get"]),
+    ("as", &["put", "get"]),
+    ("region", &["expect_screen"]),
+    ("tolerance", &["expect_screen", "wait_screen"]),
 ];

@@ -10,9 +10,12 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::board::{Capability, Time};
+use super::screen::Look;
+use crate::board::{Capability, InstallEnd, Percent, Time};
+use crate::device::boot_switch::SwitchPosition;
 use crate::device::power::PowerState;
 use crate::event::{EventKind, Origin};
+use crate::procedure::InstallerChoice;
 
 /// A suite: tests that run one after the other on one DUT.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -70,8 +73,16 @@ pub struct StepFile {
     pub power: Option<PowerVerb>,
     /// Puts a network cable in, or pulls it out; it stays so over power cycles.
     pub link: Option<LinkVerb>,
-    /// Writes an image and verifies it: `image` is the one that the suite runs with, all else is a path relative
-    /// to this file.
+    /// Puts a removable medium in, or takes it out, also while the DUT runs where its socket allows that; without
+    /// `medium`, the only one that can be moved.
+    pub move_medium: Option<MoveVerb>,
+    /// Operates the boot switch: `flash` makes the board start from the medium that is flashed, or show it over USB,
+    /// from the next time on that power comes.
+    pub boot_switch: Option<SwitchPosition>,
+    /// Switches the power of the USB boot port, through which the host writes the board's medium.
+    pub usb_port: Option<OnOff>,
+    /// Writes an image and verifies it, and runs it if it is an installer: `image` is the one that the suite runs
+    /// with, all else is a path relative to this file.
     pub flash: Option<String>,
     /// Writes a whole file on a medium, such as `boot:/config.json`, and makes the folders above it; only while the
     /// power is off.
@@ -101,25 +112,54 @@ pub struct StepFile {
     /// Waits for an event, such as `halt`.
     #[schemars(extend("enum" = EventKind::NAMES))]
     pub wait_event: Option<String>,
+    /// Presses these keys on the keyboard, one after the other, such as `enter`, `f2` or `ctrl-alt-delete`.
+    pub keyboard: Option<Vec<String>>,
+    /// Types this text on the keyboard, with US layout.
+    pub keyboard_text: Option<String>,
+    /// Keeps what the screen shows as a PNG of this name in the run directory.
+    pub screenshot: Option<String>,
+    /// Waits until the screen shows this picture: a PNG, by its path relative to this file.
+    pub expect_screen: Option<String>,
+    /// Waits until the screen is blank, drawn on, or another than before.
+    pub wait_screen: Option<Look>,
     /// Compares values, or says what state the DUT must be in.
     pub assert: Option<AssertFile>,
     /// Runs a program on the host, without a shell; it passes with exit status 0.
     pub exec: Option<Vec<String>>,
 
+    /// Runs this command over SSH, once the DUT lets us log in.
+    pub ssh: Option<String>,
+    /// Copies this file, by its path relative to this one, to the DUT over SSH.
+    pub put: Option<String>,
+    /// Copies this file of the DUT into the run directory over SSH.
+    pub get: Option<String>,
+
     /// The network interface whose `link` changes, by its name in the board's file; the first if left out.
     pub interface: Option<String>,
+    /// Whether what is flashed is an installer, which is run; if left out, what is in it tells.
+    pub installer: Option<InstallerChoice>,
+    /// How the installer says that it is done; if left out, the board's file tells.
+    pub ends: Option<InstallEnd>,
+    /// The part of the screen that `expect_screen` compares; all of it if left out.
+    pub region: Option<RegionFile>,
+    /// The share of the pixels that may differ for `expect_screen`, `0%` if left out; up to which nothing counts as
+    /// drawn or changed for `wait_screen`, `0.05%` if left out.
+    pub tolerance: Option<Percent>,
     /// How long the step may take; `60s` if left out, for `flash` and `exec` what is left of the test's time.
     pub within: Option<Time>,
+    /// What the time up to the end of this step was spent on, since the last step with a stage or the test's begin.
+    pub stage: Option<String>,
     /// Variables that are set to groups of `expect_regex`, as in `{ address = "1" }`; they hold until the test ends.
     #[serde(default)]
     pub capture: BTreeMap<String, String>,
-    /// The exit status that `run` must end with; 0 if left out.
+    /// The exit status that `run` or `ssh` must end with; 0 if left out.
     pub status: Option<u8>,
-    /// What `run` must print, without line ends at its end.
+    /// What `run` or `ssh` must print, without line ends at its end.
     pub output: Option<String>,
-    /// What must match somewhere in what `run` prints.
+    /// What must match somewhere in what `run` or `ssh` prints.
     pub output_regex: Option<String>,
-    /// The medium, by its name in the board's file; the one that is flashed if left out.
+    /// The medium, by its name in the board's file; if left out, the one that is flashed, and for `move_medium` the only
+    /// one that can be moved.
     pub medium: Option<String>,
     /// What `write_file` writes, the object that `merge_json` merges, or what must stand in the file of `read_file`,
     /// without line ends at its end.
@@ -128,10 +168,36 @@ pub struct StepFile {
     pub from: Option<String>,
     /// What must match somewhere in the file of `read_file`.
     pub content_regex: Option<String>,
-    /// The variable that is set to what `run` prints or `read_file` reads; it holds until the test ends.
+    /// The variable that is set to what `run` or `ssh` prints or `read_file` reads; it holds until the test ends.
     pub save: Option<String>,
+    /// Who logs in over SSH; the user of the board's file if left out, or `root`.
+    pub user: Option<String>,
+    /// The DUT's TCP port for SSH; 22222 if the board or the suite forwards it, else 22.
+    #[schemars(range(min = 1))]
+    pub port: Option<u16>,
+    /// Where `put` writes on the DUT, or how `get` calls the file in the run directory.
+    pub r#as: Option<String>,
     /// Who must have asked for the `halt` or `reset` that is waited for.
     pub by: Option<Origin>,
+}
+
+/// A part of the screen, in pixels.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(!default)]
+pub struct RegionFile {
+    /// The first column; 0 is the left one.
+    #[serde(default)]
+    pub x: u32,
+    /// The first row; 0 is the top one.
+    #[serde(default)]
+    pub y: u32,
+    /// How many columns.
+    #[schemars(required)]
+    pub width: Option<u32>,
+    /// How many rows.
+    #[schemars(required)]
+    pub height: Option<u32>,
 }
 
 /// What can be done to the power of a DUT.
@@ -160,6 +226,26 @@ pub enum LinkVerb {
     Up,
     /// Pulls it out.
     Down,
+}
+
+/// What can be done to a port's power.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnOff {
+    /// Gives it.
+    On,
+    /// Takes it.
+    Off,
+}
+
+/// What can be done to a removable medium.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum MoveVerb {
+    /// Puts it into the DUT.
+    Insert,
+    /// Takes it out.
+    Remove,
 }
 
 /// One thing that must be true.

@@ -12,21 +12,27 @@ pub mod outcome;
 mod program;
 pub mod progress;
 pub mod run;
+pub mod screen;
 mod step;
 pub mod template;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::board::{Capability, word};
+use crate::board::{Board, Capability, InstallEnd, word};
+use crate::device::boot_switch::SwitchPosition;
+use crate::device::network::{OS_SSH_PORT, SSH_PORT};
 use crate::device::power::PowerState;
 use crate::event::Origin;
+use crate::procedure::InstallerChoice;
 
 use self::medium::MediumStep;
+use self::screen::{KeyboardStep, ScreenStep};
 use self::template::{Template, Values};
 
-pub use self::file::PowerVerb;
+pub use self::file::{MoveVerb, OnOff, PowerVerb};
 
 /// Tests that run one after the other on one DUT.
 #[derive(Debug, Clone)]
@@ -82,6 +88,8 @@ pub struct Step {
     pub action: Action,
     /// How long it may take; `None` is what is left of the test's time.
     pub within: Option<Duration>,
+    /// The stage that ends with it.
+    pub stage: Option<String>,
 }
 
 /// What a step does.
@@ -96,10 +104,21 @@ pub enum Action {
         /// Whether the cable is in afterwards.
         up: bool,
     },
-    /// Writes an image and verifies it.
-    Flash(FlashSource),
     /// Changes or reads a medium at the host.
     Medium(MediumStep),
+    /// Puts a removable medium in, or takes it out.
+    Move {
+        /// Its name in the board file; `None` is the only one that can be moved.
+        medium: Option<String>,
+        /// What is done to it.
+        verb: MoveVerb,
+    },
+    /// Operates the boot switch.
+    BootSwitch(SwitchPosition),
+    /// Switches the power of the USB boot port.
+    UsbPort(OnOff),
+    /// Writes an image and verifies it, and runs it if it is an installer.
+    Flash(FlashStep),
     /// Waits for a text on the console.
     Expect(Template),
     /// Waits for a regular expression on the console.
@@ -124,10 +143,56 @@ pub enum Action {
         /// Who must have asked for it.
         by: Option<Origin>,
     },
+    /// Types on the keyboard.
+    Keyboard(KeyboardStep),
+    /// Looks at the screen.
+    Screen(ScreenStep),
     /// Says what must be true.
     Assert(Assertion),
     /// Runs a program on the host.
     Exec(Vec<Template>),
+    /// Runs a command over SSH.
+    Ssh(Run, Visit),
+    /// Copies a file to the DUT.
+    Put {
+        /// The file on this host.
+        from: PathBuf,
+        /// Its path on the DUT.
+        to: Template,
+        /// Who copies it.
+        visit: Visit,
+    },
+    /// Copies a file from the DUT.
+    Get {
+        /// Its path on the DUT.
+        from: Template,
+        /// What it is called in the run directory.
+        name: String,
+        /// Who copies it.
+        visit: Visit,
+    },
+}
+
+/// Who comes over the network, and where; `None` is the usual.
+#[derive(Debug, Clone)]
+pub struct Visit {
+    /// The user who logs in.
+    pub user: Option<Template>,
+    /// The DUT's TCP port.
+    pub port: Option<u16>,
+}
+
+/// What a `flash` step does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FlashStep {
+    /// What it writes.
+    pub source: FlashSource,
+    /// Whether that is an installer; `None` leaves it to the run.
+    pub installer: Option<InstallerChoice>,
+    /// How the installer says that it is done; `None` leaves it to the board's file.
+    pub ends: Option<InstallEnd>,
+    /// How long the step may take, and so the installer; `None` leaves that to the board's file.
+    pub within: Option<Duration>,
 }
 
 /// What a `flash` step writes.
@@ -185,11 +250,26 @@ impl Suite {
         Ok(())
     }
 
+    /// The DUT's TCP ports that this host must reach on `board`: the board's, the suite's own, those of `more`, and
+    /// what its steps log in to.
+    pub fn ports(&self, board: &Board, more: &[u16]) -> Vec<u16> {
+        let named: BTreeSet<u16> = board.ports.iter().chain(&self.forward).chain(more).copied().collect();
+        let usual = if named.contains(&OS_SSH_PORT) { OS_SSH_PORT } else { SSH_PORT };
+        let steps = self.tests.iter().flat_map(|test| &test.steps);
+        let visited = steps.filter_map(|step| match &step.action {
+            Action::Ssh(_, visit) | Action::Put { visit, .. } | Action::Get { visit, .. } => {
+                Some(visit.port.unwrap_or(usual))
+            }
+            _ => None,
+        });
+        visited.chain(named.iter().copied()).collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
     /// Whether it cannot run without an image: a step flashes the image of the run, or uses what is known of it.
     pub fn wants_image(&self) -> bool {
         let mut steps = self.tests.iter().flat_map(|test| &test.steps);
         steps.any(|step| {
-            matches!(step.action, Action::Flash(FlashSource::Image))
+            matches!(&step.action, Action::Flash(flash) if flash.source == FlashSource::Image)
                 || step
                     .action
                     .templates()
@@ -206,11 +286,18 @@ impl Action {
         match self {
             Self::Power(PowerVerb::Press | PowerVerb::Hold) => Some(Capability::PowerButton),
             Self::Power(PowerVerb::Reset) => Some(Capability::Reset),
-            Self::Link { .. } => Some(Capability::Network),
+            Self::Move { .. } => Some(Capability::RemovableMedium),
+            Self::BootSwitch(_) => Some(Capability::BootSwitch),
+            Self::UsbPort(_) => Some(Capability::UsbBootPort),
+            Self::Link { .. } | Self::Ssh(..) | Self::Put { .. } | Self::Get { .. } => {
+                Some(Capability::Network)
+            }
             Self::Expect(_) | Self::ExpectRegex { .. } | Self::Send(_) | Self::SendKeys(_) => {
                 Some(Capability::Serial)
             }
             Self::Run(_) | Self::LogIn => Some(Capability::Serial),
+            Self::Keyboard(_) => Some(Capability::Keyboard),
+            Self::Screen(_) => Some(Capability::Screen),
             Self::WaitEvent { name: "panic", .. } => Some(Capability::PanicEvent),
             Self::WaitEvent { name: "watchdog", .. } => Some(Capability::Watchdog),
             Self::Power(_) | Self::Flash(_) | Self::Medium(_) => None,
@@ -221,7 +308,7 @@ impl Action {
     /// Whether it needs a file that lies beside the suite.
     pub fn brings_files(&self) -> bool {
         match self {
-            Self::Flash(source) => matches!(source, FlashSource::File(_)),
+            Self::Flash(step) => matches!(step.source, FlashSource::File(_)),
             Self::Medium(step) => step.brings_files(),
             _ => false,
         }
@@ -232,10 +319,13 @@ impl Action {
         match self {
             Self::Expect(text) | Self::Send(text) | Self::SendKeys(text) => vec![text],
             Self::ExpectRegex { regex, .. } => vec![regex],
-            Self::Run(run) => [Some(&run.command), run.output.as_ref(), run.output_regex.as_ref()]
-                .into_iter()
-                .flatten()
-                .collect(),
+            Self::Run(run) => run.templates().collect(),
+            Self::Ssh(run, visit) => run.templates().chain(&visit.user).collect(),
+            Self::Put { to: path, visit, .. } | Self::Get { from: path, visit, .. } => {
+                std::iter::once(path).chain(&visit.user).collect()
+            }
+            Self::Keyboard(KeyboardStep::Text(text)) => vec![text],
+            Self::Keyboard(KeyboardStep::Keys(_)) | Self::Screen(_) => Vec::new(),
             Self::Assert(
                 Assertion::Equal(left, right)
                 | Assertion::Contains(left, right)
@@ -243,9 +333,16 @@ impl Action {
             ) => vec![left, right],
             Self::Exec(words) => words.iter().collect(),
             Self::Medium(step) => step.templates(),
-            Self::Power(_) | Self::Link { .. } | Self::Flash(_) => Vec::new(),
+            Self::Power(_) | Self::Link { .. } | Self::Move { .. } | Self::Flash(_) => Vec::new(),
+            Self::BootSwitch(_) | Self::UsbPort(_) => Vec::new(),
             Self::LogIn | Self::WaitEvent { .. } | Self::Assert(_) => Vec::new(),
         }
+    }
+}
+
+impl Run {
+    fn templates(&self) -> impl Iterator<Item = &Template> {
+        std::iter::once(&self.command).chain(&self.output).chain(&self.output_regex)
     }
 }
 
@@ -259,9 +356,17 @@ impl fmt::Display for Action {
                 write!(f, "link {}", if *up { "up" } else { "down" })?;
                 interface.iter().try_for_each(|name| write!(f, " of {name}"))
             }
-            Self::Flash(FlashSource::Image) => f.write_str("flash the image"),
-            Self::Flash(FlashSource::File(path)) => write!(f, "flash {}", path.display()),
             Self::Medium(step) => step.fmt(f),
+            Self::Move { medium, verb } => {
+                write!(f, "{} medium", word(verb))?;
+                medium.iter().try_for_each(|medium| write!(f, " {medium}"))
+            }
+            Self::BootSwitch(position) => write!(f, "boot switch {}", word(position)),
+            Self::UsbPort(verb) => write!(f, "USB boot port {}", word(verb)),
+            Self::Flash(step) => match &step.source {
+                FlashSource::Image => f.write_str("flash the image"),
+                FlashSource::File(path) => write!(f, "flash {}", path.display()),
+            },
             Self::Expect(text) => write!(f, "expect {}", quoted(text)),
             Self::ExpectRegex { regex, .. } => write!(f, "expect regex `{}`", regex.source()),
             Self::Send(text) => write!(f, "send {}", quoted(text)),
@@ -270,6 +375,8 @@ impl fmt::Display for Action {
             Self::LogIn => f.write_str("login"),
             Self::WaitEvent { name, by: None } => write!(f, "wait for event {name}"),
             Self::WaitEvent { name, by: Some(by) } => write!(f, "wait for event {name} by {}", word(by)),
+            Self::Keyboard(step) => step.fmt(f),
+            Self::Screen(step) => step.fmt(f),
             Self::Assert(Assertion::Equal(left, right)) => {
                 write!(f, "assert {} equals {}", quoted(left), quoted(right))
             }
@@ -286,6 +393,9 @@ impl fmt::Display for Action {
                 let words: Vec<&str> = words.iter().map(Template::source).collect();
                 write!(f, "exec `{}`", words.join(" "))
             }
+            Self::Ssh(run, _) => write!(f, "ssh {}", quoted(&run.command)),
+            Self::Put { from, to, .. } => write!(f, "put {} as {}", from.display(), quoted(to)),
+            Self::Get { from, name, .. } => write!(f, "get {} as {name}", quoted(from)),
         }
     }
 }

@@ -77,6 +77,20 @@ pub struct StepReport {
     pub outcome: Outcome,
     /// How long it took.
     pub duration_ms: u64,
+    /// How much of that was standin's own, at most, in microseconds: what its process computed, by how much it may
+    /// have noticed too late what it waited for, and all of a flash.
+    pub own_us: u64,
+}
+
+/// What a part of a test's time was spent on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StageReport {
+    /// As the suite calls it.
+    pub name: String,
+    /// How long it took.
+    pub duration_ms: u64,
+    /// How much of that was standin's own; see [`StepReport::own_us`].
+    pub own_us: u64,
 }
 
 /// What is known of a test.
@@ -93,6 +107,8 @@ pub struct TestReport {
     pub duration_ms: u64,
     /// Its steps up to the last that was begun.
     pub steps: Vec<StepReport>,
+    /// The stages that ended in it.
+    pub stages: Vec<StageReport>,
     /// What happened to the DUT meanwhile.
     pub events: Vec<Event>,
     /// Files with more to see, relative to the run directory.
@@ -108,6 +124,7 @@ impl TestReport {
             started: None,
             duration_ms: 0,
             steps: Vec::new(),
+            stages: Vec::new(),
             events: Vec::new(),
             evidence: Vec::new(),
         }

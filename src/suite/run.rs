@@ -10,11 +10,11 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use tracing::Instrument;
 
-use super::outcome::{Outcome, StepReport, SuiteReport, TestReport};
+use super::outcome::{Outcome, StageReport, StepReport, SuiteReport, TestReport};
 use super::progress::{Observer, Progress};
 use super::step::{self, Scene, StepError};
 use super::template::Values;
-use super::{Action, Suite, Test};
+use super::{Action, Step, Suite, Test};
 use crate::board::{Capability, word};
 use crate::deadline::Deadline;
 use crate::device::Device;
@@ -22,6 +22,9 @@ use crate::event::{Event, EventKind};
 use crate::io::cache::Cache;
 use crate::io::image::Image;
 use crate::io::prepare::Edit;
+use crate::io::ssh::Credentials;
+use crate::procedure::InstallerChoice;
+use crate::sys::clock::cpu_time;
 
 /// What a run is given besides suite and device.
 #[derive(Debug)]
@@ -32,10 +35,14 @@ pub struct Options<'a> {
     pub edits: &'a [Edit],
     /// Whether the first failure ends the suite; `None` leaves it to the suite.
     pub fail_fast: Option<bool>,
+    /// Whether what a step flashes is an installer, if the step does not say.
+    pub installer: InstallerChoice,
     /// Where evidence goes.
     pub run_dir: &'a Path,
     /// The cache for images that steps bring along.
     pub images: &'a Cache,
+    /// By what steps log in over SSH.
+    pub credentials: &'a Credentials,
     /// The backend's name, for programs that the suite starts.
     pub backend: &'a str,
     /// Becomes true when the run is to end as soon as possible.
@@ -57,7 +64,7 @@ pub async fn run(
     let mut runner = Runner {
         suite,
         options,
-        values: values(suite, device, options.image),
+        values: values(suite, device, options),
         heed_from: after_last_fault(&device.events.since(0)),
         device,
     };
@@ -149,15 +156,18 @@ impl Runner<'_> {
             values: self.values.clone(),
             heed_from: self.heed_from,
             acted_at: first_event,
+            screen_before: step::screen::Before::of(test),
             evidence: Vec::new(),
             prefix: format!("{}-{number}", file_name(&self.suite.title)),
+            late: Duration::ZERO,
         };
         let mut steps = Vec::new();
+        let mut stages = Stages::begin();
         let mut outcome = Outcome::Passed;
         for step in &test.steps {
             let what = step.action.to_string();
             observer(Progress::StepBegins { what: &what });
-            let clock = Instant::now();
+            let (clock, computed) = (Instant::now(), cpu_time());
             let deadline = step.within.map_or(deadline, |within| deadline.within(within));
             let mut done = perform(&mut scene, &step.action, deadline, self.options.cancel.clone()).await;
             if let Some(Err(StepError::Failed(_))) = &done
@@ -174,10 +184,18 @@ impl Runner<'_> {
                     Outcome::Failed { message: with_events(message, &events.since(first_event)) }
                 }
             };
-            let report = StepReport { what, outcome: outcome.clone(), duration_ms: milliseconds(clock) };
+            let took = clock.elapsed();
+            let own = match step.action {
+                Action::Flash(_) => took,
+                _ => cpu_time().saturating_sub(computed) + scene.take_late(),
+            };
+            stages.add(step, own, outcome == Outcome::Passed);
+            let (outcome, duration_ms) = (outcome.clone(), microseconds(took) / 1000);
+            let report = StepReport { what, outcome, duration_ms, own_us: microseconds(own) };
             observer(Progress::StepEnds(&report));
+            let passed = report.outcome == Outcome::Passed;
             steps.push(report);
-            if outcome != Outcome::Passed {
+            if !passed {
                 break;
             }
         }
@@ -187,6 +205,7 @@ impl Runner<'_> {
             started: Some(started),
             duration_ms: milliseconds(clock),
             steps,
+            stages: stages.ended,
             events: events.since(first_event),
             evidence: scene.evidence,
         }
@@ -194,6 +213,29 @@ impl Runner<'_> {
 
     fn is_cancelled(&self) -> bool {
         *self.options.cancel.borrow()
+    }
+}
+
+/// What a test's time goes to, stage by stage.
+struct Stages {
+    since: Instant,
+    own: Duration,
+    ended: Vec<StageReport>,
+}
+
+impl Stages {
+    fn begin() -> Self {
+        Self { since: Instant::now(), own: Duration::ZERO, ended: Vec::new() }
+    }
+
+    /// Takes a step that has just ended; one that passed may end a stage.
+    fn add(&mut self, step: &Step, own: Duration, passed: bool) {
+        self.own += own;
+        if let Some(name) = step.stage.clone().filter(|_| passed) {
+            let (duration_ms, own_us) = (milliseconds(self.since), microseconds(self.own));
+            self.ended.push(StageReport { name, duration_ms, own_us });
+            (self.since, self.own) = (Instant::now(), Duration::ZERO);
+        }
     }
 }
 
@@ -224,7 +266,7 @@ async fn perform(
 }
 
 /// The values of all variables but those that a test sets itself.
-fn values(suite: &Suite, device: &Device, image: Option<&Image>) -> Values {
+fn values(suite: &Suite, device: &Device, options: &Options<'_>) -> Values {
     let board = &device.board;
     let mut values = suite.variables.clone();
     values.insert("board.slug".to_owned(), board.slug.clone());
@@ -233,7 +275,10 @@ fn values(suite: &Suite, device: &Device, image: Option<&Image>) -> Values {
     if let Ok(address) = device.address() {
         values.insert("dut.address".to_owned(), address.to_string());
     }
-    if let Some(image) = image {
+    if let Some(identity) = &options.credentials.identity {
+        values.insert("ssh.public_key".to_owned(), identity.public_line());
+    }
+    if let Some(image) = options.image {
         // A base that cannot be read any more leaves the variable without a value, and a test that uses it says so.
         if let Ok(sha256) = image.sha256() {
             values.insert("image.sha256".to_owned(), sha256);
@@ -280,4 +325,8 @@ fn with_events(message: String, events: &[Event]) -> String {
 
 fn milliseconds(clock: Instant) -> u64 {
     u64::try_from(clock.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+fn microseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }

@@ -1,23 +1,24 @@
 //! Performs one step of a test on the device.
 
+mod flash;
 mod medium;
+pub(super) mod screen;
+mod ssh;
 
 use std::error::Error;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::run::Options;
 use super::template::{Template, Values};
-use super::{Action, Assertion, FlashSource, PowerVerb, Run, Suite, program};
+use super::{Action, Assertion, MoveVerb, OnOff, PowerVerb, Run, Suite, program};
 use crate::board::{Arch, Login};
 use crate::deadline::{Deadline, Elapsed};
 use crate::device::console::{Console, ConsoleError, Pattern, quote};
 use crate::device::power::PowerState;
 use crate::device::{Device, DeviceError, Fault, NotFitted};
 use crate::event::{Event, EventKind, Origin};
-use crate::io::image::{Image, ImageError};
 use crate::message::chain;
-use crate::procedure;
-use crate::sys::blocking::blocking;
 
 /// What the steps of one test work on.
 pub(super) struct Scene<'a> {
@@ -32,10 +33,14 @@ pub(super) struct Scene<'a> {
     /// that a step has waited for since. `wait_event` counts from here: it cannot miss what that step caused,
     /// and an event of before, or one that was found already, does not satisfy it.
     pub acted_at: usize,
+    /// What the screen showed before the last step that did something.
+    pub screen_before: screen::Before,
     /// Files that the steps have left, relative to the run directory.
     pub evidence: Vec<PathBuf>,
     /// Begins the names of those files.
     pub prefix: String,
+    /// By how much, at most, the step in hand was noticed to be done too late.
+    pub late: Duration,
 }
 
 /// Why a step did not pass.
@@ -49,10 +54,22 @@ pub(super) enum StepError {
 
 impl StepError {
     fn of(fault: Fault, error: &dyn Error) -> Self {
+        Self::by(fault, chain(error))
+    }
+
+    fn by(fault: Fault, message: String) -> Self {
         match fault {
-            Fault::Dut => Self::Failed(chain(error)),
-            Fault::User => Self::impossible(&chain(error)),
-            Fault::Lab => Self::Broken(chain(error)),
+            Fault::Dut => Self::Failed(message),
+            Fault::User => Self::impossible(&message),
+            Fault::Lab => Self::Broken(message),
+        }
+    }
+
+    /// The same, with more to say.
+    fn with(self, more: &str) -> Self {
+        match self {
+            Self::Failed(message) => Self::Failed(format!("{message}, {more}")),
+            Self::Broken(message) => Self::Broken(message),
         }
     }
 
@@ -88,14 +105,21 @@ pub(super) async fn perform(
 ) -> Result<(), StepError> {
     if acts(action) {
         scene.acted_at = scene.device.events.len();
+        scene.look_before(deadline).await?;
     }
     match action {
         Action::Power(verb) => power(scene.device, *verb, deadline).await,
         Action::Link { interface, up } => {
             Ok(scene.device.set_link(interface.as_deref(), *up, deadline).await?)
         }
-        Action::Flash(source) => flash(scene, source, deadline).await,
         Action::Medium(step) => medium::perform(scene, step, deadline).await,
+        Action::Move { medium, verb } => match verb {
+            MoveVerb::Insert => Ok(scene.device.insert_medium(medium.as_deref(), deadline).await?),
+            MoveVerb::Remove => Ok(scene.device.remove_medium(medium.as_deref(), deadline).await?),
+        },
+        Action::BootSwitch(position) => Ok(scene.device.set_boot_switch(*position)?),
+        Action::UsbPort(verb) => Ok(scene.device.set_usb_port(*verb == OnOff::On)?),
+        Action::Flash(step) => flash::flash(scene, step, deadline).await,
         Action::Expect(text) => {
             let pattern = Pattern::text(&scene.fill(text)?);
             scene.console()?.wait_for(&pattern, deadline).await?;
@@ -128,7 +152,12 @@ pub(super) async fn perform(
             Ok(scene.keyboard()?.log_in(&login, deadline).await?)
         }
         Action::WaitEvent { name, by } => wait_event(scene, name, *by, deadline).await,
+        Action::Keyboard(step) => screen::keyboard(scene, step, deadline).await,
+        Action::Screen(step) => screen::perform(scene, step, deadline).await,
         Action::Assert(assertion) => assert(scene, assertion),
+        Action::Ssh(run, visit) => ssh::run(scene, run, visit, deadline).await,
+        Action::Put { from, to, visit } => ssh::put(scene, from, to, visit, deadline).await,
+        Action::Get { from, name, visit } => ssh::get(scene, from, name, visit, deadline).await,
         Action::Exec(_) => unreachable!("a program is performed by `exec`"),
     }
 }
@@ -141,6 +170,7 @@ pub(super) async fn exec(
     cancelled: impl Future<Output = ()>,
 ) -> Result<(), StepError> {
     scene.acted_at = scene.device.events.len();
+    scene.look_before(deadline).await?;
     let words = words.iter().map(|word| scene.fill(word)).collect::<Result<Vec<_>, _>>()?;
     let forwards = scene.device.forwards(deadline).await?;
     let mut environment = vec![
@@ -154,6 +184,9 @@ pub(super) async fn exec(
     }
     if let Some(sha256) = scene.options.image.and_then(|image| image.sha256().ok()) {
         environment.push(("STANDIN_IMAGE_SHA256".to_owned(), sha256));
+    }
+    if let Some(identity) = &scene.options.credentials.identity {
+        environment.push(("STANDIN_SSH_KEY".to_owned(), identity.file.display().to_string()));
     }
     for (dut, host) in forwards {
         environment.push((format!("STANDIN_FORWARD_{dut}"), host.to_string()));
@@ -181,11 +214,15 @@ pub(super) fn uname_machine(arch: Arch) -> &'static str {
 fn acts(action: &Action) -> bool {
     match action {
         Action::Power(_) | Action::Link { .. } | Action::Flash(_) | Action::Medium(_) => true,
+        Action::Move { .. } => true,
+        Action::BootSwitch(_) | Action::UsbPort(_) => true,
         Action::Send(_) | Action::SendKeys(_) => true,
-        Action::Run(_) | Action::LogIn | Action::Exec(_) => true,
+        Action::Run(_) | Action::LogIn | Action::Exec(_) | Action::Keyboard(_) => true,
+        Action::Ssh(..) | Action::Put { .. } | Action::Get { .. } => true,
         Action::Expect(_) | Action::ExpectRegex { .. } | Action::WaitEvent { .. } | Action::Assert(_) => {
             false
         }
+        Action::Screen(_) => false,
     }
 }
 
@@ -204,54 +241,43 @@ async fn power(device: &mut Device, verb: PowerVerb, deadline: Deadline) -> Resu
     Ok(deadline.bound(switched).await.map_err(late)??)
 }
 
-async fn flash(scene: &mut Scene<'_>, source: &FlashSource, deadline: Deadline) -> Result<(), StepError> {
-    let late = |Elapsed { given }| StepError::Broken(format!("the flash did not end within {given:?}"));
-    let opened;
-    let (image, edits) = match source {
-        FlashSource::Image => {
-            let missing = || StepError::impossible("no image was given to be flashed");
-            (scene.options.image.ok_or_else(missing)?, scene.options.edits)
-        }
-        FlashSource::File(path) => {
-            let (path, cache) = (path.clone(), scene.options.images.clone());
-            let medium = scene.device.board.flash_medium();
-            let (medium, capacity) = (medium.name.clone(), medium.size.0);
-            let open = blocking(move || Image::open(&path, &cache, &medium, capacity));
-            let fault = |error: &ImageError| if error.is_users() { Fault::User } else { Fault::Lab };
-            let opening = deadline.bound(open).await.map_err(late)?;
-            opened = opening.map_err(|error| StepError::of(fault(&error), &error))?;
-            (&opened, &[][..])
-        }
-    };
-    Ok(deadline.bound(procedure::flash_and_prepare(scene.device, image, edits)).await.map_err(late)??)
-}
-
 async fn run_command(scene: &mut Scene<'_>, run: &Run, deadline: Deadline) -> Result<(), StepError> {
     let command = scene.fill(&run.command)?;
     let output = scene.keyboard()?.run(&command, deadline).await?;
-    let printed = || match output.text.as_str() {
+    let printed = match output.text.as_str() {
         "" => "and printed nothing".to_owned(),
         text => format!("and printed:{}", quote(text.as_bytes())),
     };
     if output.status != i32::from(run.status) {
         let (status, wanted) = (output.status, run.status);
-        let message = format!("`{command}` ended with status {status}, expected {wanted}, {}", printed());
+        let message = format!("`{command}` ended with status {status}, expected {wanted}, {printed}");
         return Err(StepError::Failed(message));
     }
+    check_output(scene, run, &command, output.text, &printed)
+}
+
+/// Whether a command has printed what it should; `printed` says what it did.
+fn check_output(
+    scene: &mut Scene<'_>,
+    run: &Run,
+    command: &str,
+    text: String,
+    printed: &str,
+) -> Result<(), StepError> {
     if let Some(wanted) = &run.output {
         let wanted = scene.fill(wanted)?;
-        if output.text != wanted {
-            return Err(StepError::Failed(format!("`{command}` should print `{wanted}`, {}", printed())));
+        if text != wanted {
+            return Err(StepError::Failed(format!("`{command}` should print `{wanted}`, {printed}")));
         }
     }
     if let Some(wanted) = &run.output_regex {
         let wanted = scene.pattern(wanted)?;
-        if !wanted.matches(&output.text) {
-            return Err(StepError::Failed(format!("`{command}` should print {wanted}, {}", printed())));
+        if !wanted.matches(&text) {
+            return Err(StepError::Failed(format!("`{command}` should print {wanted}, {printed}")));
         }
     }
     if let Some(name) = &run.save {
-        scene.values.insert(name.clone(), output.text);
+        scene.values.insert(name.clone(), text);
     }
     Ok(())
 }
@@ -319,6 +345,12 @@ fn assert(scene: &Scene<'_>, assertion: &Assertion) -> Result<(), StepError> {
 }
 
 impl Scene<'_> {
+    /// By how much, at most, the step that has just ended was noticed to be done too late.
+    pub(super) fn take_late(&mut self) -> Duration {
+        let on_console = self.device.console().map_or(Duration::ZERO, Console::take_late);
+        std::mem::take(&mut self.late) + on_console
+    }
+
     /// The console, for reading: a wait on it ends early once nothing more can come.
     fn console(&mut self) -> Result<&mut Console, StepError> {
         let events = self.device.events.clone();

@@ -5,6 +5,7 @@
 pub mod block_device;
 pub mod blocking;
 pub mod child;
+pub mod clock;
 pub mod family;
 pub mod run_dir;
 pub mod serial_line;

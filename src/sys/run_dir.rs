@@ -84,16 +84,23 @@ impl RunDir {
     }
 }
 
-/// The run directories in `runs` whose owners live.
+/// The directories in `runs` whose owners live, in no order; none if there is no such folder.
 pub fn living(runs: &Path) -> io::Result<Vec<PathBuf>> {
-    let is_ours = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with(PREFIX);
-    let paths = fs::read_dir(runs)?.flatten().filter(is_ours).map(|entry| entry.path());
-    // Never made here: a directory without its lock has no owner.
-    let lives = |path: &PathBuf| {
-        let locked = File::open(path.join(LOCK)).map(|file| Flock::lock(file, FlockArg::LockSharedNonblock));
-        matches!(locked, Ok(Err((_, nix::errno::Errno::EWOULDBLOCK))))
-    };
-    Ok(paths.filter(lives).collect())
+    if !runs.is_dir() {
+        return Ok(Vec::new());
+    }
+    // Whoever looks at a lock holds it for a moment, in which its owner must not want it.
+    let _gate = gate(runs)?;
+    let mut living = Vec::new();
+    for entry in fs::read_dir(runs)? {
+        let path = entry?.path();
+        // An owner that has ended has left no lock, or one that is free.
+        let Ok(file) = OpenOptions::new().write(true).open(path.join(LOCK)) else { continue };
+        if Flock::lock(file, FlockArg::LockExclusiveNonblock).is_err() {
+            living.push(path);
+        }
+    }
+    Ok(living)
 }
 
 /// Lets one at a time make, remove and sweep directories: nobody shall find one that is half made or half gone.
@@ -165,6 +172,16 @@ mod tests {
         let mut expected = [living.path().to_owned(), next.path().to_owned()];
         expected.sort();
         assert_eq!(left, expected);
+    }
+
+    #[test]
+    fn only_runs_whose_owners_live_are_living() {
+        let runs = tempfile::tempdir().unwrap();
+        assert_eq!(living(&runs.path().join("none")).unwrap(), Vec::<PathBuf>::new());
+        let here = RunDir::create(runs.path()).unwrap();
+        let kept = RunDir::create(runs.path()).unwrap().keep_evidence().unwrap();
+        assert!(kept.exists());
+        assert_eq!(living(runs.path()).unwrap(), [here.path().to_owned()]);
     }
 
     #[test]

@@ -17,10 +17,20 @@ nix::ioctl_read_bad!(
 
 /// How many columns the terminal of standard error has; `None` if it is none or does not say.
 pub fn columns() -> Option<usize> {
+    let (columns, _) = size_of(nix::libc::STDERR_FILENO)?;
+    Some(usize::from(columns)).filter(|columns| *columns > 0)
+}
+
+/// Columns and lines of standard input's terminal; `None` if it is none.
+pub fn size() -> Option<(u16, u16)> {
+    size_of(nix::libc::STDIN_FILENO)
+}
+
+fn size_of(terminal: i32) -> Option<(u16, u16)> {
     let mut size = nix::libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
     // SAFETY: TIOCGWINSZ writes one `winsize` through the pointer, which is valid for that; see ioctl_tty(2).
-    unsafe { window_size(nix::libc::STDERR_FILENO, &mut size) }.ok()?;
-    Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
+    unsafe { window_size(terminal, &mut size) }.ok()?;
+    Some((size.ws_col, size.ws_row))
 }
 
 /// A terminal that passes keys on as they are typed.
@@ -33,8 +43,18 @@ pub struct RawTerminal {
 static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
 
 impl RawTerminal {
-    /// Puts standard input's terminal into raw mode; `None` if it is none.
+    /// Puts standard input's terminal into raw mode; `None` if it is none. A line that ends with LF alone still
+    /// begins at the left, as our own lines do.
     pub fn enter() -> io::Result<Option<Self>> {
+        Self::enter_with(OutputFlags::OPOST | OutputFlags::ONLCR)
+    }
+
+    /// The same, and output passes as it is: for a system that draws on the whole terminal.
+    pub fn enter_for_another() -> io::Result<Option<Self>> {
+        Self::enter_with(OutputFlags::empty())
+    }
+
+    fn enter_with(output: OutputFlags) -> io::Result<Option<Self>> {
         let terminal = io::stdin();
         if !terminal.is_terminal() {
             return Ok(None);
@@ -42,8 +62,7 @@ impl RawTerminal {
         let before = termios::tcgetattr(&terminal)?;
         let mut raw = before.clone();
         termios::cfmakeraw(&mut raw);
-        // Our own lines end with LF alone.
-        raw.output_flags |= OutputFlags::OPOST | OutputFlags::ONLCR;
+        raw.output_flags |= output;
         *BEFORE.lock().unwrap_or_else(PoisonError::into_inner) = Some(before);
         termios::tcsetattr(&terminal, SetArg::TCSADRAIN, &raw)?;
         Ok(Some(Self { _only_by_enter: () }))

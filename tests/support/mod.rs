@@ -7,10 +7,12 @@ pub mod api;
 pub mod worker;
 
 use std::path::{Path, PathBuf};
+use std::process::Child;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use standin::board::{Board, Catalog};
+use nix::unistd::Pid;
+use standin::board::{Board, Catalog, KeyboardSocket, Screen, ScreenConnector, ScreenDevice, check};
 use standin::deadline::Deadline;
 use standin::device::Device;
 use standin::device::console::Pattern;
@@ -18,10 +20,17 @@ use standin::device::power::{InstalledFirmware, Player};
 use standin::io::cache::Cache;
 use standin::io::image::Image;
 use standin::io::selftest::SELFTEST_IMAGE;
+use standin::io::ssh::Credentials;
 use standin::lab::player::{AcceleratorChoice, Host, choose};
 use standin::lab::{Places, open_stand_in};
+use standin::procedure::InstallerChoice;
 use standin::qemu::arguments::Accelerator;
+use standin::suite::Suite;
+use standin::suite::outcome::SuiteReport;
+use standin::suite::progress::Observer;
+use standin::suite::run::{Options, run};
 use tempfile::TempDir;
+use tokio::sync::watch;
 
 /// A stand-in and the directory that all of its files lie in.
 pub struct Hold {
@@ -35,15 +44,34 @@ pub fn secs(seconds: u64) -> Deadline {
 
 /// A stand-in of the SeaBIOS PC under TCG, off and blank.
 pub fn seabios_pc(forwards: Vec<u16>) -> Hold {
+    seabios(Catalog::load(None).unwrap().board("pc-seabios").unwrap(), forwards)
+}
+
+/// A stand-in of the PC that an installer is for, after `edits` of its board file.
+pub fn installer_pc(edits: &[(&str, &str)]) -> Hold {
+    let text = edited(include_str!("installer-pc.toml").to_owned(), edits);
+    seabios(Arc::new(check::board(Path::new("installer-pc.toml"), &text).unwrap()), Vec::new())
+}
+
+fn seabios(board: Arc<Board>, forwards: Vec<u16>) -> Hold {
     let player = Player {
         program: "qemu-system-x86_64".into(),
         accelerator: Accelerator::Tcg,
         sandbox: true,
         firmware: InstalledFirmware::None,
+        tpm: None,
     };
     let dir = tempfile::tempdir().unwrap();
-    let board = Catalog::load(None).unwrap().board("pc-seabios").unwrap();
     Hold { device: open(dir.path(), board, player, forwards), dir }
+}
+
+/// The same with a VGA screen and a PS/2 keyboard: SeaBIOS draws on it within a quarter of a second, says that there
+/// is nothing to boot, and resets on Ctrl-Alt-Delete.
+pub fn seabios_pc_with_screen() -> Hold {
+    let mut board = (*Catalog::load(None).unwrap().board("pc-seabios").unwrap()).clone();
+    board.screen = Some(Screen { connector: ScreenConnector::Vga, device: ScreenDevice::Vga });
+    board.keyboard = Some(KeyboardSocket::Ps2);
+    seabios(Arc::new(board), Vec::new())
 }
 
 /// A stand-in of any board, off and blank, as this host plays it under TCG.
@@ -53,8 +81,25 @@ pub async fn stand_in(slug: &str) -> Hold {
 
 /// The same, with TCP ports of the DUT that the host reaches.
 pub async fn stand_in_with_forwards(slug: &str, forwards: Vec<u16>) -> Hold {
+    play(Catalog::load(None).unwrap().board(slug).unwrap(), forwards).await
+}
+
+/// A stand-in of a built-in board, after `edits` of its file.
+pub async fn edited_stand_in(slug: &str, edits: &[(&str, &str)]) -> Hold {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("machines/{slug}.toml"));
+    let text = edited(std::fs::read_to_string(&path).unwrap(), edits);
+    play(Arc::new(check::board(&path, &text).unwrap()), Vec::new()).await
+}
+
+fn edited(text: String, edits: &[(&str, &str)]) -> String {
+    edits.iter().fold(text, |text, (from, to)| {
+        assert!(text.contains(from), "the board does not say {from}");
+        text.replacen(from, to, 1)
+    })
+}
+
+async fn play(board: Arc<Board>, forwards: Vec<u16>) -> Hold {
     let dir = tempfile::tempdir().unwrap();
-    let board = Catalog::load(None).unwrap().board(slug).unwrap();
     let only_tcg = AcceleratorChoice::Only(Accelerator::Tcg);
     let chosen = choose(&board, &host(dir.path()), only_tcg).await.unwrap_or_else(|error| {
         panic!("{error}; {}", error.hint().unwrap_or_default());
@@ -67,9 +112,24 @@ fn open(dir: &Path, board: Arc<Board>, player: Player, forwards: Vec<u16>) -> De
     open_stand_in(board, player, &places, forwards).unwrap()
 }
 
+/// The self-test with the label of an installer, and a line that it runs at boot; for where these stand, see
+/// `firmware-images/README.md`.
+pub fn installer_bytes(line: &str) -> Vec<u8> {
+    let mut image = SELFTEST_IMAGE.to_vec();
+    image[544..][..line.len()].copy_from_slice(line.as_bytes());
+    image[512 * 512 + 43..][..11].copy_from_slice(b"FLASH-BOOT ");
+    image
+}
+
 impl Hold {
     pub fn selftest(&self) -> Image {
         Image::built_in("selftest", SELFTEST_IMAGE, &Cache::at(self.dir.path())).unwrap()
+    }
+
+    /// The self-test as an installer's image that runs `line` at boot.
+    pub fn installer(&self, line: &str) -> Image {
+        Image::built_in(&format!("installer: {line}"), &installer_bytes(line), &Cache::at(self.dir.path()))
+            .unwrap()
     }
 
     pub async fn wait_for(&mut self, text: &str) {
@@ -78,6 +138,28 @@ impl Hold {
 
     pub async fn type_line(&mut self, line: &str) {
         self.device.console().unwrap().send_line(line, secs(5)).await.unwrap();
+    }
+
+    /// Runs a suite on it.
+    pub async fn run(
+        &mut self,
+        suite: &Suite,
+        cancel: watch::Receiver<bool>,
+        observer: Observer<'_>,
+    ) -> SuiteReport {
+        let image = self.selftest();
+        let options = Options {
+            image: Some(&image),
+            fail_fast: None,
+            run_dir: self.dir.path(),
+            edits: &[],
+            installer: InstallerChoice::Auto,
+            images: &Cache::at(self.dir.path()),
+            credentials: &Credentials::default(),
+            backend: "stand-in",
+            cancel,
+        };
+        run(suite, &mut self.device, &options, observer).await
     }
 
     /// Closes the device and proves that no process uses its files any more.
@@ -167,4 +249,37 @@ pub fn settle(path: &Path) {
     while changed.elapsed().unwrap_or_default() < Duration::from_millis(50) {
         std::thread::yield_now();
     }
+}
+
+pub fn pid_of(child: &Child) -> Pid {
+    Pid::from_raw(i32::try_from(child.id()).expect("the kernel's process ids are positive i32"))
+}
+
+/// The process ids of the QEMUs that use files below `dir`.
+pub fn machines(dir: &Path) -> Vec<Pid> {
+    let numbers = processes_with(&dir.join("runs")).into_iter();
+    let numbers = numbers.filter_map(|path| path.file_name()?.to_str()?.parse().ok());
+    numbers.map(Pid::from_raw).collect()
+}
+
+/// Looks until `done` says so; panics after 20 s.
+pub fn look_until<T>(what: &str, done: impl FnMut() -> Option<T>) -> T {
+    look_until_within(Duration::from_secs(20), what, done)
+}
+
+/// Looks until `done` says so; panics when `given` is over.
+pub fn look_until_within<T>(given: Duration, what: &str, mut done: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(found) = done() {
+            return found;
+        }
+        assert!(begun.elapsed() < given, "{what} was not seen within {given:?}");
+        std::thread::yield_now();
+    }
+}
+
+pub fn run_dirs(dir: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(dir.join("runs")).into_iter().flatten();
+    entries.map(|entry| entry.expect("it can be listed").path()).filter(|path| path.is_dir()).collect()
 }

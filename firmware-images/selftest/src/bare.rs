@@ -9,7 +9,6 @@ use crate::pci::{self, Pci};
 use crate::reason::Reason;
 use crate::sd_host::SdHost;
 use crate::serial;
-use crate::virtio::{self, DeviceType};
 use crate::{fault, heap, image};
 use core::arch::asm;
 use core::ptr;
@@ -72,21 +71,15 @@ impl Bare {
     pub fn open_disk(&self) -> Result<Disk, Reason> {
         match self {
             Bare::RaspberryPi3 => SdHost::begin().map(Disk::on_card),
-            Bare::Virt => {
-                let mut pci = Pci::find(None)?;
-                let mut refusal = Reason::from("no virtio disk");
-                for device in pci.functions() {
-                    if virtio::device_type(&device) != Some(DeviceType::Block) {
-                        continue;
-                    }
-                    let opened = virtio::open(&mut pci, &device).and_then(Disk::over_virtio);
-                    match opened.and_then(|mut disk| image::header(&mut disk).map(|_| disk)) {
-                        Ok(disk) => return Ok(disk),
-                        Err(reason) => refusal = reason,
-                    }
-                }
-                Err(refusal)
-            }
+            Bare::Virt => Disk::find_virtio(Pci::find(None)?, None, |disk| image::header(disk).map(drop)),
+        }
+    }
+
+    /// The first virtio disk but that one; a Raspberry Pi has none.
+    pub fn open_other_disk(&self, booted: &Disk) -> Result<Disk, Reason> {
+        match self {
+            Bare::RaspberryPi3 => Err(Reason::from("there is no other disk")),
+            Bare::Virt => Disk::find_virtio(Pci::find(None)?, booted.place, |_| Ok(())),
         }
     }
 

@@ -5,7 +5,6 @@ use crate::disk::Disk;
 use crate::firmware::Firmware;
 use crate::pci::Pci;
 use crate::reason::Reason;
-use crate::virtio::{self, DeviceType};
 use crate::{clock, fault, heap, image, interrupts, ports, serial};
 
 /// Above the page tables and the stack, see `boot/bios.rs`.
@@ -42,22 +41,12 @@ impl Bios {
 
     /// The first virtio disk that carries this image.
     pub fn open_disk(&self, acpi: Option<&Acpi>) -> Result<Disk, Reason> {
-        let mut pci = Pci::find(acpi)?;
-        let mut refusal = Reason::from("no virtio disk");
-        for device in pci.functions() {
-            if virtio::device_type(&device) != Some(DeviceType::Block) {
-                continue;
-            }
-            let opened = virtio::open(&mut pci, &device).and_then(Disk::over_virtio);
-            match opened {
-                Ok(mut disk) => match image::header(&mut disk) {
-                    Ok(_) => return Ok(disk),
-                    Err(reason) => refusal = reason,
-                },
-                Err(reason) => refusal = reason,
-            }
-        }
-        Err(refusal)
+        Disk::find_virtio(Pci::find(acpi)?, None, |disk| image::header(disk).map(drop))
+    }
+
+    /// The first virtio disk but that one.
+    pub fn open_other_disk(&self, acpi: Option<&Acpi>, booted: &Disk) -> Result<Disk, Reason> {
+        Disk::find_virtio(Pci::find(acpi)?, booted.place, |_| Ok(()))
     }
 
     /// Sleeps until a byte arrives or the timer ticks.

@@ -30,6 +30,12 @@ const COMMANDS: &[(&str, &str, &str, Command)] = &[
     ("write", "LBA COUNT WORD", "fills blocks with a pattern of WORD", storage::write),
     ("check", "LBA COUNT WORD", "whether blocks carry the pattern", storage::check),
     ("flush", "", "returns when all that was written is on the medium", storage::flush),
+    (
+        "install",
+        "",
+        "copies the image to the internal disk, without the line that is run at boot",
+        storage::install,
+    ),
     ("net", "", "the network interface", net::net),
     ("dhcp", "[SECONDS]", "asks for an address", net::dhcp),
     ("ping", "ADDRESS [SECONDS]", "one echo request, and how long the reply took", net::ping),

@@ -4,16 +4,18 @@
 //! the work, so every bus that the firmware can boot from is one that we can read and write.
 
 use crate::heap::Pages;
+use crate::pci::Pci;
 use crate::reason::Reason;
 #[cfg(target_arch = "aarch64")]
 use crate::sd_host::{self, SdHost};
 use crate::uefi::FirmwareDisk;
-use crate::virtio::Hal;
+use crate::virtio::{self, DeviceType, Hal};
 use alloc::boxed::Box;
 use alloc::format;
 use core::fmt;
 use virtio_drivers::device::blk::{SECTOR_SIZE, VirtIOBlk};
 use virtio_drivers::transport::pci::PciTransport;
+use virtio_drivers::transport::pci::bus::DeviceFunction;
 
 /// The kinds of medium that a board boots from.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -54,6 +56,8 @@ pub struct Disk {
     pub medium: Medium,
     pub block_count: u64,
     pub block_bytes: usize,
+    /// Where it is on PCI, if we drive it ourselves.
+    pub place: Option<DeviceFunction>,
     driver: Driver,
     /// What is read and written goes through here, as firmware wants its buffers aligned.
     buffer: Pages,
@@ -67,14 +71,37 @@ enum Driver {
 }
 
 impl Disk {
-    /// A virtio disk that the guest drives itself.
-    pub fn over_virtio(transport: PciTransport) -> Result<Disk, Reason> {
+    /// The first virtio disk that `fits` has nothing against, and that is not at `taken`. The guest drives it
+    /// itself.
+    pub fn find_virtio(
+        mut pci: Pci,
+        taken: Option<DeviceFunction>,
+        fits: impl Fn(&mut Disk) -> Result<(), Reason>,
+    ) -> Result<Disk, Reason> {
+        let mut refusal = Reason::from("no virtio disk");
+        for device in pci.functions() {
+            let is_disk = virtio::device_type(&device) == Some(DeviceType::Block);
+            if !is_disk || Some(device.place) == taken {
+                continue;
+            }
+            let opened = virtio::open(&mut pci, &device)
+                .and_then(|transport| Disk::over_virtio(transport, device.place));
+            match opened.and_then(|mut disk| fits(&mut disk).map(|()| disk)) {
+                Ok(disk) => return Ok(disk),
+                Err(reason) => refusal = reason,
+            }
+        }
+        Err(refusal)
+    }
+
+    fn over_virtio(transport: PciTransport, place: DeviceFunction) -> Result<Disk, Reason> {
         let driver = VirtIOBlk::<Hal, _>::new(transport)
             .map_err(|error| Reason::from(format!("virtio disk: {error}")))?;
         Ok(Disk {
             medium: Medium::Virtio,
             block_count: driver.capacity(),
             block_bytes: SECTOR_SIZE,
+            place: Some(place),
             driver: Driver::Virtio(Box::new(driver)),
             buffer: Pages::with_bytes(TRANSFER_BYTES),
         })
@@ -87,6 +114,7 @@ impl Disk {
             medium: Medium::Sd,
             block_count: driver.block_count,
             block_bytes: sd_host::BLOCK_BYTES,
+            place: None,
             driver: Driver::Card(driver),
             buffer: Pages::with_bytes(TRANSFER_BYTES),
         }
@@ -98,9 +126,15 @@ impl Disk {
             medium,
             block_count: driver.block_count(),
             block_bytes: driver.block_bytes(),
+            place: None,
             driver: Driver::Firmware(driver),
             buffer: Pages::with_bytes(TRANSFER_BYTES),
         }
+    }
+
+    /// Whether it is that disk of the firmware's.
+    pub fn is_over(&self, other: &FirmwareDisk) -> bool {
+        matches!(&self.driver, Driver::Firmware(driver) if driver == other)
     }
 
     /// The size of the whole disk.

@@ -58,6 +58,20 @@ impl Firmware {
         }
     }
 
+    /// A disk to install to: not the one that we were booted from, and none that can be taken out.
+    pub fn open_other_disk(&self, acpi: Option<&Acpi>, booted: &Disk) -> Result<Disk, Reason> {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Firmware::Bios(bios) => bios.open_other_disk(acpi, booted),
+            Firmware::Uefi(uefi) => {
+                let _ = acpi;
+                uefi.open_other_disk(booted)
+            }
+            #[cfg(target_arch = "aarch64")]
+            Firmware::Bare(bare) => bare.open_other_disk(booted),
+        }
+    }
+
     /// Makes the firmware's own drivers let go of a PCI device.
     pub fn release(&self, function: DeviceFunction) {
         match self {

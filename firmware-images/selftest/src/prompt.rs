@@ -27,6 +27,12 @@ pub fn serve(mut board: Board) -> ! {
     let mut shell = Shell::default();
     let mut line = Line::default();
     let mut last_event = board.clock.milliseconds();
+    if let Some(line) =
+        board.image.as_ref().ok().map(|image| image.line.clone()).filter(|line| !line.is_empty())
+    {
+        say(format_args!("runs {line}"));
+        shell.run(&line, &mut board);
+    }
     print(format_args!("{PROMPT}"));
     loop {
         if let Some(byte) = receive() {

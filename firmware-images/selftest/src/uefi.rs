@@ -122,6 +122,25 @@ impl Uefi {
         Ok(Disk::over_firmware(FirmwareDisk { protocol }, medium))
     }
 
+    /// The first whole disk that cannot be taken out and is not that one.
+    pub fn open_other_disk(&self, booted: &Disk) -> Result<Disk, Reason> {
+        for handle in self.handles(&BlockIoProtocol::GUID) {
+            let Ok(protocol) = self.protocol::<BlockIoProtocol>(handle, &BlockIoProtocol::GUID) else {
+                continue;
+            };
+            let driver = FirmwareDisk { protocol };
+            let media = driver.media();
+            let fixed = bool::from(media.media_present)
+                && !bool::from(media.removable_media)
+                && !bool::from(media.logical_partition)
+                && !bool::from(media.read_only);
+            if fixed && !booted.is_over(&driver) {
+                return Ok(Disk::over_firmware(driver, Medium::Unknown));
+            }
+        }
+        Err(Reason::from("there is no other disk"))
+    }
+
     /// Makes the firmware's own drivers let go of a PCI device.
     pub fn release(&self, function: DeviceFunction) {
         for handle in self.handles(&PciIo::GUID) {
@@ -303,6 +322,7 @@ impl DevicePath {
 }
 
 /// A disk behind the firmware's `EFI_BLOCK_IO_PROTOCOL`.
+#[derive(PartialEq)]
 pub struct FirmwareDisk {
     protocol: NonNull<BlockIoProtocol>,
 }

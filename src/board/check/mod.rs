@@ -4,6 +4,7 @@
 //! names meet their counterparts and, in `player`, that QEMU's machine can play what the board has. Each rule is
 //! one function that skips what is missing, as that has been complained about already. Pure; nothing to clean up.
 
+mod flash;
 mod player;
 #[cfg(test)]
 mod tests;
@@ -14,8 +15,8 @@ use std::time::Duration;
 use super::file::BoardFile;
 use super::machine_type::MachineType;
 use super::{
-    Board, Fidelity, Flash, FlashProcedure, Login, Medium, MediumKind, NetworkInterface, PowerBehaviour,
-    Screen, SerialLine, StandIn, StartsOn, Time, word,
+    Board, Fidelity, Login, Medium, NetworkInterface, PowerBehaviour, Screen, SerialLine, StandIn, StartsOn,
+    Time,
 };
 use crate::document::{Document, DocumentError, nearest, one_of};
 
@@ -35,7 +36,7 @@ pub fn board(path: &Path, text: &str) -> Result<Board, BoardFileError> {
     };
     identity(&mut document, &file, path);
     media(&mut document, &file);
-    flash(&mut document, &file);
+    flash::check(&mut document, &file);
     power(&mut document, &file);
     serial(&mut document, &file);
     parts_have_players(&mut document, &file);
@@ -90,43 +91,6 @@ fn media(document: &mut Document<'_>, file: &BoardFile) {
     }
 }
 
-fn flash(document: &mut Document<'_>, file: &BoardFile) {
-    let Some(name) = &file.flash.medium else { return };
-    if !known_medium(document, "flash.medium", name) {
-        return;
-    }
-    let Some(medium) = file.media.get(name) else { return };
-    // A disk that was never real lies on the host anyway.
-    if medium.removable == Some(false) && medium.kind.is_some_and(|kind| kind != MediumKind::Virtio) {
-        document.complain_with_hint(
-            "flash.medium",
-            format!("expected a removable medium, found `{name}`, which nobody can take to the host"),
-            "name the medium that carries the installer, with `procedure = \"flasher\"`",
-        );
-    }
-    let has_internal = file.media.values().any(|medium| medium.removable != Some(true));
-    if file.flash.procedure == Some(FlashProcedure::Flasher) && !has_internal {
-        document.complain_with_hint(
-            "flash.procedure",
-            "`flasher` needs a medium that is not removable, to install to",
-            "use `sd` if the flashed medium is the one that the board runs from",
-        );
-    }
-    let earlier = file.boot_order.iter().take_while(|other| *other != name).last();
-    if let (Some(earlier), None) = (earlier, file.flash.switch) {
-        document.complain_with_hint(
-            "flash.switch",
-            format!(
-                "expected what makes the board boot `{name}`, as `{earlier}` comes before it in boot_order"
-            ),
-            format!("put `{name}` first in `boot_order`, or say what is operated: {}", {
-                use super::BootSwitch::{Button, FirmwareMenu, Jumper};
-                one_of([word(&Button), word(&Jumper), word(&FirmwareMenu)].iter().map(String::as_str))
-            }),
-        );
-    }
-}
-
 fn power(document: &mut Document<'_>, file: &BoardFile) {
     let power = &file.power;
     if let Some(rest) = power.rest
@@ -174,6 +138,14 @@ fn parts_have_players(document: &mut Document<'_>, file: &BoardFile) {
     paired(document, "medium", &media, "qemu.attach");
     paired(document, "serial line", &serial, "qemu.serial");
     paired(document, "network interface", &file.network, "qemu.network");
+    for (index, port) in file.ports.iter().enumerate() {
+        if file.ports[..index].contains(port) {
+            document.complain(&format!("ports[{index}]"), format!("`{port}` stands here twice"));
+        }
+    }
+    if !file.ports.is_empty() && file.network.is_empty() {
+        document.complain("ports", "expected none, as there is no network interface under `network`");
+    }
     match (file.screen, file.qemu.screen) {
         (Some(_), None) if !document.has("qemu.screen") => {
             document.complain("qemu.screen", "nothing plays `screen`");
@@ -246,7 +218,7 @@ fn build(document: &Document<'_>, file: BoardFile) -> Option<Board> {
         facts: file.facts,
         media: document.keys("media").into_iter().map(medium).collect::<Option<_>>()?,
         boot_order: file.boot_order,
-        flash: Flash { procedure: flash.procedure?, medium: flash.medium?, switch: flash.switch },
+        flash: flash::build(flash, &file.media)?,
         power: PowerBehaviour {
             starts_on: power.starts_on?,
             rest: power.rest?.0,
@@ -258,6 +230,7 @@ fn build(document: &Document<'_>, file: BoardFile) -> Option<Board> {
             None => None,
         },
         network: file.network.iter().map(interface).collect::<Option<_>>()?,
+        ports: file.ports,
         screen: match file.screen {
             Some(connector) => Some(Screen { connector, device: qemu.screen? }),
             None => None,
@@ -273,6 +246,7 @@ fn build(document: &Document<'_>, file: BoardFile) -> Option<Board> {
             attach: qemu.attach,
             panic_device: qemu.panic_device,
             watchdog: qemu.watchdog,
+            tpm: qemu.tpm,
         },
         fidelity: Fidelity {
             level: fidelity.level?,

@@ -196,6 +196,10 @@ fn watchers(document: &mut Document<'_>, qemu: &QemuFile, machine: &MachineType)
         let message = format!("pvpanic needs what {name} has not: PCI");
         document.complain_with_hint("qemu.panic_device", message, "leave `panic_device` out");
     }
+    if qemu.tpm.is_some() && !machine.pci {
+        let message = format!("{name} has no place for a TPM");
+        document.complain_with_hint("qemu.tpm", message, "leave `tpm` out");
+    }
     match qemu.watchdog {
         Some(Watchdog::Itco) if name != "q35" => {
             let hint = if machine.pci { "here fits `i6300esb`" } else { "leave `watchdog` out" };

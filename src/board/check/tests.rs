@@ -49,7 +49,7 @@ fn an_edit_that_breaks_no_rule_is_not_complained_about() {
 
 #[test]
 fn every_broken_rule_is_complained_about_and_nothing_else() {
-    let rules: [(&str, &[Edit], &str); 44] = [
+    let rules: [(&str, &[Edit], &str); 56] = [
         (
             "pc-seabios",
             &[("slug = \"pc-seabios\"", "slug = \"PC\"")],
@@ -112,6 +112,67 @@ fn every_broken_rule_is_complained_about_and_nothing_else() {
              `sd` first in `boot_order`, or say what is operated: `button`, `jumper` or `firmware-menu`",
         ),
         (
+            "intel-nuc",
+            &[("medium = \"usb\"", "medium = \"usb\"\ninstalls_to = \"intern\"")],
+            "flash.installs_to: expected `usb` or `internal`, found `intern` | did you mean `internal`?",
+        ),
+        (
+            "intel-nuc",
+            &[("medium = \"usb\"", "medium = \"usb\"\ninstalls_to = \"usb\"")],
+            "flash.installs_to: `usb` does not go with `install_ends = \"power-off\"` | an installer that resets \
+             rewrites the medium it runs from, one that powers off another one",
+        ),
+        (
+            "intel-nuc",
+            &[("medium = \"usb\"", "medium = \"usb\"\ninstalls_to = \"internal\"\ninstall_ends = \"reset\"")],
+            "flash.installs_to: `internal` does not go with `install_ends = \"reset\"` | an installer that resets \
+             rewrites the medium it runs from, one that powers off another one",
+        ),
+        (
+            "intel-nuc",
+            &[("medium = \"usb\"", "medium = \"usb\"\ninstall_deadline = \"0s\"")],
+            "flash.install_deadline: expected more than no time at all, found `0s`",
+        ),
+        (
+            "raspberrypi3-64",
+            &[("medium = \"sd\"", "medium = \"sd\"\ninstall_deadline = \"5min\"")],
+            "flash.install_deadline: only an installer has it | it goes with `procedure = \"flasher\"`",
+        ),
+        (
+            "intel-nuc",
+            &[
+                (
+                    "[media.internal]",
+                    "[media.second]\nkind = \"sata\"\nremovable = false\nsize = \"8GiB\"\n\n[media.internal]",
+                ),
+                ("internal = \"sata\"", "internal = \"sata\"\nsecond = \"sata\""),
+            ],
+            "flash.installs_to: expected the medium that an installer writes: `internal` or `second`",
+        ),
+        (
+            "raspberrypi3-64",
+            &[("machine = \"raspi3b\"", "machine = \"raspi3b\"\ntpm = \"2.0\"")],
+            "qemu.tpm: raspi3b has no place for a TPM | leave `tpm` out",
+        ),
+        (
+            "raspberrypicm4-ioboard",
+            &[("switch = \"jumper\"", "")],
+            "flash.switch: expected what makes the board wait for `usb-boot`, one of `button`, `jumper` or `usb-power`, \
+             found none",
+        ),
+        (
+            "jetson-xavier",
+            &[("switch = \"jumper\"", "switch = \"firmware-menu\"")],
+            "flash.switch: expected what makes the board wait for `recovery`, one of `button`, `jumper` or `usb-power`, \
+             found `firmware-menu`",
+        ),
+        (
+            "beaglebone-black",
+            &[("switch = \"button\"", "switch = \"usb-power\"")],
+            "flash.switch: `usb-power` makes a board show its medium over USB, and this one is flashed otherwise | it \
+             goes with `usb-boot` or `recovery`",
+        ),
+        (
             "pc-seabios",
             &[("rest = \"0s\"", "rest = \"11min\"")],
             "power.rest: expected at most `10min`, found `11min`",
@@ -165,6 +226,16 @@ fn every_broken_rule_is_complained_about_and_nothing_else() {
             "pc-seabios",
             &[("network = [\"eth0\"]", "network = [\"eth0\", \"eth0\"]")],
             "network[1]: `eth0` stands here twice",
+        ),
+        (
+            "pc-seabios",
+            &[("network = [\"eth0\"]", "network = [\"eth0\"]\nports = [22, 22]")],
+            "ports[1]: `22` stands here twice",
+        ),
+        (
+            "pc-seabios",
+            &[("network = [\"eth0\"]", "ports = [22]"), ("eth0 = \"virtio-net\"", "")],
+            "ports: expected none, as there is no network interface under `network`",
         ),
         (
             "pc-seabios",

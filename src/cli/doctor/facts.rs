@@ -17,6 +17,7 @@ use crate::message::chain;
 use crate::qemu::binary::{self, BinaryError, Inventory};
 use crate::qemu::firmware::{self, FirmwareError};
 use crate::qemu::package::{Distribution, Package};
+use crate::qemu::tpm;
 
 /// What was found on this host.
 #[derive(Debug, Clone)]
@@ -98,7 +99,7 @@ impl Facts {
             qemu,
             firmware: firmware_of(boards, host),
             accelerators: vec![AcceleratorReport::tcg()],
-            swtpm: program("swtpm", host),
+            swtpm: tpm::find(&host.search_path).ok(),
             memory_available_bytes: fs::read_to_string("/proc/meminfo")
                 .ok()
                 .and_then(|text| available(&text)),
@@ -147,10 +148,6 @@ impl From<FirmwareError> for Absent {
     fn from(error: FirmwareError) -> Self {
         Self { reason: chain(&error), package: error.package() }
     }
-}
-
-fn program(name: &str, host: &Host) -> Option<PathBuf> {
-    std::env::split_paths(&host.search_path).map(|folder| folder.join(name)).find(|path| path.is_file())
 }
 
 /// `MemAvailable` of /proc/meminfo, see proc(5): "an estimate of how much memory is available for starting new

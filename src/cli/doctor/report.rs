@@ -13,6 +13,7 @@ use crate::board::{Arch, Board, ByteSize, Firmware, word};
 use crate::qemu::binary::Inventory;
 use crate::qemu::needs::{Lack, lacks};
 use crate::qemu::package::{Distribution, Package};
+use crate::qemu::tpm;
 
 /// What a host can play, what it lacks, and how to mend it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -194,6 +195,9 @@ fn judge(board: &Board, facts: &Facts, gaps: &mut Vec<Gap>) -> BoardReport {
     if let Some(Err(absent)) = firmware.map(|fact| &fact.found) {
         lack(absent.reason.clone(), install(absent));
     }
+    if board.qemu.tpm.is_some() && facts.swtpm.is_none() {
+        lack(tpm::Missing.to_string(), facts.distribution.install_command(Package::Swtpm));
+    }
     BoardReport { slug: board.slug.clone(), playable: missing.is_empty(), lacks: missing }
 }
 
@@ -221,9 +225,10 @@ fn note(boards: &[Arc<Board>], facts: &Facts, gaps: &mut Vec<Gap>) {
     for accelerator in facts.accelerators.iter().filter(|accelerator| !accelerator.usable) {
         note(format!("machines run slower without {}", accelerator.name.name()), None);
     }
-    if facts.swtpm.is_none() {
+    let has_tpm = |board: &Arc<Board>| board.qemu.tpm.is_some();
+    if facts.swtpm.is_none() && !boards.iter().any(has_tpm) {
         let command = facts.distribution.install_command(Package::Swtpm);
-        note("no `swtpm` on this host: boards have no TPM".to_owned(), command);
+        note("no `swtpm` on this host: a board of yours cannot have a TPM".to_owned(), command);
     }
     let largest = boards.iter().map(|board| board.qemu.memory.0).max().unwrap_or_default();
     if let Some(available) = facts.memory_available_bytes

@@ -40,6 +40,7 @@ fn pc() -> QemuFact {
         "usb-kbd",
         "pvpanic",
         "i6300esb",
+        "tpm-tis",
     ];
     let inventory = Inventory {
         version: Version { major: 7, minor: 2, micro: 22 },
@@ -100,6 +101,16 @@ fn a_gap_names_what_it_blocks_and_the_command_that_closes_it() {
     assert_eq!(report.gaps[0].command.as_deref(), Some("apt-get install ovmf"));
     assert_eq!(report.gaps[1].blocks, ["raspberrypi3-64"]);
     assert_eq!(report.gaps[1].command.as_deref(), Some("apt-get install qemu-system-arm"));
+}
+
+#[test]
+fn a_board_with_a_tpm_is_blocked_by_a_host_without_swtpm() {
+    let found = Ok((PathBuf::from("/ovmf"), None));
+    let poor = Facts { swtpm: None, ..facts(vec![pc()], vec![uefi(found)]) };
+    let report = assemble(&[board("generic-amd64"), board("pc-seabios")], &poor);
+    assert_eq!(report.gaps.len(), 1, "{:?}", report.gaps);
+    assert_eq!(report.gaps[0].blocks, ["generic-amd64"]);
+    assert_eq!(report.gaps[0].command.as_deref(), Some("apt-get install swtpm"));
 }
 
 #[test]

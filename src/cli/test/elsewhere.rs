@@ -45,6 +45,7 @@ fn check(args: &Args) -> Result<(), CliError> {
         (args.backend == BackendOption::Physical, "`--backend physical`"),
         (args.accelerator != AcceleratorOption::Auto, "`--accelerator`"),
         (!args.expectation.is_nothing(), "`--sha256` and `--bmap`"),
+        (args.key.is_given(), "`--ssh-key`"),
         (!args.edits.edits()?.is_empty(), "changing the image"),
     ];
     match only_here.iter().find(|(is_asked, _)| *is_asked) {
@@ -80,6 +81,7 @@ async fn orders(args: &Args, suites: &[Suite], client: &Client) -> Result<Vec<Ru
             image,
             image_name: path.map(|path| path.display().to_string()),
             fail_fast: args.fail_fast,
+            installer: args.installer.into(),
             forward: args.forward.clone(),
         });
     }

@@ -10,12 +10,13 @@ mod pattern;
 mod record;
 mod seen;
 mod shell;
-mod wait;
+pub(super) mod wait;
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
@@ -66,6 +67,8 @@ pub struct Console {
     typed_at: u64,
     /// Events that end a wait early, from this place in the log on.
     heeded: Option<(EventLog, usize)>,
+    /// How long matches were waited for that might have grown; see [`Console::take_late`].
+    late: Duration,
 }
 
 impl Console {
@@ -73,7 +76,7 @@ impl Console {
     pub fn open(line: impl Into<OwnedFd>, log_dir: &Path) -> io::Result<Self> {
         let line = Arc::new(Line::open(line.into(), Record::create(log_dir)?)?);
         let reader = tokio::spawn(Arc::clone(&line).read_on());
-        Ok(Self { line, reader: Some(reader), cursor: 0, typed_at: 0, heeded: None })
+        Ok(Self { line, reader: Some(reader), cursor: 0, typed_at: 0, heeded: None, late: Duration::ZERO })
     }
 
     /// Begins the log of the next power-on; what came in before it can no longer be found. Must be called before

@@ -96,9 +96,9 @@ impl ConsoleError {
 }
 
 /// Why a wait cannot end well any more.
-struct Interruption {
-    reason: String,
-    lab: bool,
+pub(in crate::device) struct Interruption {
+    pub reason: String,
+    pub lab: bool,
 }
 
 impl Console {
@@ -109,7 +109,15 @@ impl Console {
     pub async fn wait_for(&mut self, wanted: &Pattern, deadline: Deadline) -> Result<Match, ConsoleError> {
         let (found, start) = self.search(wanted, deadline).await?;
         self.cursor = start + found.end as u64;
+        if !found.settled {
+            self.late += SETTLED_AFTER;
+        }
         Ok(found.matched)
+    }
+
+    /// How much of the time since the last call went to waiting whether a match would grow.
+    pub fn take_late(&mut self) -> Duration {
+        std::mem::take(&mut self.late)
     }
 
     /// Waits for the first match from the cursor on; its place is relative to the returned offset.
@@ -199,7 +207,7 @@ impl Console {
 }
 
 /// Waits until the events from `since` on say that the DUT will say nothing more.
-async fn silenced(events: &EventLog, since: usize) -> Interruption {
+pub(in crate::device) async fn silenced(events: &EventLog, since: usize) -> Interruption {
     let mut next = since;
     let mut silence = None;
     loop {

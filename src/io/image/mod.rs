@@ -11,7 +11,7 @@ pub mod format;
 mod hint;
 pub mod pass;
 pub mod progress;
-pub(super) mod raw;
+pub(in crate::io) mod raw;
 
 use std::fs::{self, File, FileType};
 use std::io::{self, Read, Write};

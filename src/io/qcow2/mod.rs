@@ -1,7 +1,7 @@
 //! QEMU's qcow2 format: images that users bring, and the layers that QEMU writes over a base.
 //!
-//! Here it is read; [`empty`] makes layers, and [`write`] changes them. A layer may be opened while no QEMU has it open. From QEMU's
-//! docs/interop/qcow2.txt.
+//! Here it is read; [`empty`] makes layers, and [`write`] changes them. A layer may be opened while no QEMU has it
+//! open. From QEMU's docs/interop/qcow2.txt.
 
 pub mod empty;
 pub mod write;

@@ -10,6 +10,7 @@ use crate::device::power::PowerError;
 use crate::device::{DeviceError, Fault};
 use crate::io::image::ImageError;
 use crate::message::chain;
+use crate::procedure::FlashError;
 use crate::worker::answer::{Refusal, typed};
 use crate::worker::keeper::KeeperError;
 
@@ -168,6 +169,21 @@ impl From<DeviceError> for ApiError {
         let message = error.to_string();
         let message = if fault == Fault::Lab { first_words(&message) } else { &message };
         Self::of(status, code, fault.into(), message).with_chain(&error)
+    }
+}
+
+impl From<FlashError> for ApiError {
+    fn from(error: FlashError) -> Self {
+        let error = match error {
+            FlashError::Device(error) => return error.into(),
+            error => error,
+        };
+        let told = match (&error, error.fault()) {
+            (error, Fault::User) => Self::nonsense("not-possible", error),
+            (error, Fault::Lab) => Self::lab("lab-failed", error),
+            (error, Fault::Dut) => Self::of(StatusCode::BAD_GATEWAY, "dut-failed", FaultOf::Dut, error),
+        };
+        told.with_chain(&error)
     }
 }
 

@@ -27,8 +27,10 @@ use super::files::{FileFacts, download_from, facts_of};
 use super::{Api, Told};
 use crate::board::Board;
 use crate::io::image::Image;
+use crate::io::ssh::{Credentials, Identity};
 use crate::lab::{Places, open_stand_in};
 use crate::message::chain;
+use crate::procedure::InstallerChoice;
 use crate::report::detail::{HostFacts, Setting};
 use crate::suite::outcome::{Outcome, SuiteReport, TestReport, Verdict};
 use crate::suite::progress::Progress;
@@ -58,6 +60,9 @@ pub struct RunOrder {
     /// Whether the first failure ends the suite, whatever it says itself.
     #[serde(default)]
     pub fail_fast: bool,
+    /// Whether what is flashed is an installer.
+    #[serde(default)]
+    pub installer: InstallerChoice,
     /// TCP ports of the device that the server's host reaches, beside those that the suite names.
     #[serde(default)]
     pub forward: Vec<u16>,
@@ -295,7 +300,13 @@ impl Job {
         let opened =
             open_stand_in(self.board.clone(), self.player.clone(), &places, forwards.into_iter().collect());
         let mut device = opened.map_err(|error| failed(&error))?;
+        // A key for this device alone: the server's own are no client's business.
+        let made = Identity::make(&run.scratch.join("ssh-key"));
+        let identity = Some(made.map_err(|error| failed(&error))?);
+        let credentials = Credentials { identity, agent: None, password: None };
         let options = Options {
+            installer: self.order.installer,
+            credentials: &credentials,
             image: self.image.as_ref(),
             edits: &[],
             fail_fast: self.order.fail_fast.then_some(true),

@@ -2,12 +2,14 @@
 
 use super::argument;
 use crate::board::Board;
-use crate::image::Hex;
+use crate::disk::TRANSFER_BYTES;
+use crate::image::{Hex, LINE_END_BYTES, LINE_OFFSET_BYTES};
 use crate::pattern;
 use crate::reason::Reason;
 use crate::serial::say;
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 use sha2::{Digest, Sha256};
 
 pub fn disk(_: &[String], board: &mut Board) -> Result<(), Reason> {
@@ -54,4 +56,31 @@ pub fn check(arguments: &[String], board: &mut Board) -> Result<(), Reason> {
 
 pub fn flush(_: &[String], board: &mut Board) -> Result<(), Reason> {
     board.disk()?.flush()
+}
+
+/// As an installer does: the whole image onto a disk that cannot be taken out.
+pub fn install(_: &[String], board: &mut Board) -> Result<(), Reason> {
+    let image_bytes = board.image.as_ref().map_err(Reason::clone)?.bytes;
+    let source = board.disk.as_mut().map_err(|reason| reason.clone())?;
+    let mut target = board.firmware.open_other_disk(board.acpi.as_ref(), source)?;
+    if target.block_bytes != source.block_bytes {
+        return Err(Reason::from("the disks have blocks of different sizes"));
+    }
+    let (blocks, step) =
+        (image_bytes / source.block_bytes as u64, (TRANSFER_BYTES / source.block_bytes) as u64);
+    for first in (0..blocks).step_by(step as usize) {
+        let count = step.min(blocks - first);
+        let mut piece = Vec::new();
+        source.read(first, count, |_, data| {
+            piece.extend_from_slice(data);
+            Ok(())
+        })?;
+        if first == 0 {
+            piece[LINE_OFFSET_BYTES..LINE_END_BYTES].fill(0);
+        }
+        target.write(first, count, |_, data| data.copy_from_slice(&piece))?;
+    }
+    target.flush()?;
+    say(format_args!("installed {image_bytes} bytes"));
+    Ok(())
 }
