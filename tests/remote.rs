@@ -178,7 +178,9 @@ fn shape(json: &str, folder: &str) -> serde_json::Value {
     fn strip(value: &mut serde_json::Value) {
         match value {
             serde_json::Value::Object(fields) => {
-                for name in ["at", "started", "ended", "duration_ms", "run_dir", "repeat", "read_ms"] {
+                for name in
+                    ["at", "started", "ended", "duration_ms", "run_dir", "repeat", "read_ms", "own_us"]
+                {
                     fields.remove(name);
                 }
                 fields.values_mut().for_each(strip);
