@@ -334,6 +334,22 @@ async fn a_request_that_makes_no_sense_is_refused_and_changes_nothing() {
     api.worker.close_and_expect_nothing_left().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn where_leases_are_enforced_only_the_holder_drives_the_default_device() {
+    let api = Api::start("pc-seabios", &["--enforce-leases"]).await;
+    let order = json!({ "action": "on" }).to_string().into_bytes();
+    let json_type = ("content-type", "application/json");
+    for device in ["default", "%64efault"] {
+        let path = format!("/v1/devices/{device}/power");
+        let said = api.worker.ask("POST", &path, &[json_type], order.clone()).await;
+        assert!(said.0 == 409 && said.1.contains("not-holder"), "{said:?}");
+    }
+    let other = api.post("/v1/devices", json!({ "board": "pc-seabios" })).await.expect(201);
+    power(&api, &format!("/v1/devices/{}", other["id"].as_str().unwrap()), "off").await;
+    assert_eq!(api.get(&at("status")).await.expect(200)["power"], "off", "looking on is for everybody");
+    api.worker.close_and_expect_nothing_left().await;
+}
+
 // --- Words of the tests ---
 
 fn at(path: &str) -> String {

@@ -192,7 +192,8 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, CliError>
     say(format_args!("{} waits at {url}; Ctrl-C ends it", board.name));
     let mut asked = interrupted.clone();
     let stop = async { drop(asked.wait_for(|asked| *asked).await) };
-    let router = leviathan::router(worker.clone()).merge(api::router(api.clone()));
+    let router = leviathan::router(worker.clone())
+        .merge(leviathan::for_holder(api::router(api.clone()), worker.clone()));
     let router = token.map_or(router.clone(), |token| guarded(router, token));
     let served = tokio::select! {
         served = serve(listener, router, args.idle_limit.0, stop) => served,

@@ -56,6 +56,11 @@ pub fn router(worker: Arc<Worker>) -> Router {
         .with_state(worker)
 }
 
+/// A router beside the protocol, for whose requests the same holder counts.
+pub fn for_holder(router: Router, worker: Arc<Worker>) -> Router {
+    router.layer(from_fn_with_state(worker, hold::check))
+}
+
 async fn unknown() -> Refusal {
     Refusal { status: StatusCode::NOT_FOUND, message: "there is nothing of this method and path".to_owned() }
 }
