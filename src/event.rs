@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use crate::deadline::{Deadline, Elapsed};
 
 /// One thing that happened.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Event {
     /// Its place in the log, from 0.
     pub id: usize,
@@ -25,7 +25,7 @@ pub struct Event {
 }
 
 /// What can happen. The names are what suites write in `wait_event`.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum EventKind {
     /// Mains were given and the system runs.

@@ -14,14 +14,17 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::interrupt::Interrupted;
-use super::{CliError, Context, Exit, Output, human, image, interrupt, say};
+use super::{CliError, Context, Exit, Output, human, image, interrupt, remote, say};
 use crate::board::ByteSize;
 use crate::io::image::Image;
 use crate::io::medium::{Checks, LARGEST_BYTES, Order, Progress, Refusal, Target, WriteError, Written};
 use crate::sys::blocking::blocking;
 use crate::sys::terminal;
 
-/// Write an image to a card, a stick or a file, and read it back
+/// Write an image to a card, a stick or a file, or to a device of a running server
+///
+/// With `--to`, a medium of this host is written and read back. Without it, the device of the server that runs
+/// on this host is flashed, or that of `--worker`; the image is sent only if the server does not have it.
 ///
 /// The image may be raw or packed in any way that suites may flash. All that was written is read back from the
 /// medium, past every cache of this host. A device that is mounted, is swap or a part of LVM or RAID, or holds the
@@ -35,20 +38,23 @@ use crate::sys::terminal;
 pub struct Args {
     /// The image: raw, gzip, xz, zstd, bzip2, lz4, zip or qcow2
     image: PathBuf,
-    /// The block device, as a whole, or the file; a file that is not there is made
-    #[arg(long = "to", value_name = "PATH")]
-    to: PathBuf,
+    /// The block device, as a whole, or the file; a file that is not there is made. Without it, a device of a
+    /// running server is flashed
+    #[arg(long = "to", value_name = "PATH", conflicts_with_all = ["device", "token_file"])]
+    to: Option<PathBuf>,
     /// It is meant: a device larger than `--largest`, a partition, or a file that has content
-    #[arg(long)]
+    #[arg(long, requires = "to")]
     yes: bool,
     /// The largest device that is written without `--yes`, such as `64GiB` [default: 256GiB]
-    #[arg(long, value_name = "SIZE", value_parser = ByteSize::parse)]
+    #[arg(long, value_name = "SIZE", value_parser = ByteSize::parse, requires = "to")]
     largest: Option<ByteSize>,
     #[command(flatten)]
     expectation: image::Expectation,
     /// The summary as a JSON object on stdout
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    choice: remote::Choice,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -59,22 +65,38 @@ struct SameFile {
 }
 
 pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, CliError> {
+    match &args.to {
+        Some(to) => flash_medium(&args, to, context).await,
+        None => flash_device(&args, context).await,
+    }
+}
+
+async fn flash_device(args: &Args, context: &Context) -> Result<Exit, CliError> {
+    let interrupted = interrupt::listen()?;
+    if !args.expectation.is_nothing() {
+        return Err(CliError::usage("`--sha256` and `--bmap` are for media, and no `--to` names one"));
+    }
+    let client = args.choice.client(context).map_err(|error| error.hint("`--to PATH` writes a medium"))?;
+    remote::flash::flash(&client, &args.image, args.json, &interrupted).await
+}
+
+async fn flash_medium(args: &Args, to: &Path, context: &Context) -> Result<Exit, CliError> {
     let begun = Instant::now();
     let interrupted = interrupt::listen()?;
-    refuse_same_file(&args.image, &args.to)?;
+    refuse_same_file(&args.image, to)?;
     let host = context.place.host()?;
     let checks = Checks {
         largest: args.largest.map_or(LARGEST_BYTES, |size| size.0),
         keep: vec![host.cache.clone(), host.runs.clone()],
         is_meant: args.yes,
     };
-    let path = args.to.clone();
+    let path = to.to_owned();
     let target = blocking(move || Target::open(&path, &checks)).await?;
-    let (images, medium) = (context.place.images()?, args.to.display().to_string());
+    let (images, medium) = (context.place.images()?, to.display().to_string());
     let open = image::open_file(&args.image, &args.expectation, &images, &medium, target.capacity());
     let image = interrupt::unless(&interrupted, open).await?;
     let written = write(target, image, &interrupted).await?;
-    tell(&args, &written, begun.elapsed())?;
+    tell(args, to, &written, begun.elapsed())?;
     Ok(Exit::Passed)
 }
 
@@ -127,12 +149,12 @@ async fn write(mut target: Target, image: Image, interrupted: &Interrupted) -> R
     })
 }
 
-fn tell(args: &Args, written: &Written, took: Duration) -> Result<(), CliError> {
+fn tell(args: &Args, to: &Path, written: &Written, took: Duration) -> Result<(), CliError> {
     if args.json {
         return Output::default().json(&json!({
             "type": "summary",
             "image": args.image,
-            "medium": args.to,
+            "medium": to,
             "bytes": written.bytes,
             "written_bytes": written.written_bytes,
             "zero_bytes": written.zero_bytes,
@@ -146,7 +168,7 @@ fn tell(args: &Args, written: &Written, took: Duration) -> Result<(), CliError> 
     let Written { bytes, written_bytes, .. } = written;
     say(format_args!(
         "{} holds {}: {} with {} of data, written and verified in {:.1} s",
-        args.to.display(),
+        to.display(),
         args.image.display(),
         human(*bytes),
         human(*written_bytes),

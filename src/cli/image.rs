@@ -28,6 +28,13 @@ pub struct Expectation {
     bmap: Option<PathBuf>,
 }
 
+impl Expectation {
+    /// Whether nothing is expected.
+    pub fn is_nothing(&self) -> bool {
+        self.sha256.is_none() && self.bmap.is_none()
+    }
+}
+
 /// The name of the built-in image.
 pub const SELFTEST: &str = "selftest";
 

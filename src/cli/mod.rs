@@ -15,6 +15,7 @@ mod log;
 mod output;
 mod place;
 mod prepare;
+mod remote;
 mod serve;
 mod ssh;
 mod suites;
@@ -58,8 +59,11 @@ enum Command {
     Test(test::Args),
     Up(up::Args),
     Flash(flash::Args),
-    Ssh(ssh::Args),
     Serve(serve::Args),
+    #[command(flatten)]
+    Device(remote::Verb),
+    Console(remote::ConsoleArgs),
+    Ssh(ssh::Args),
     Doctor(doctor::Args),
     /// List, prune and verify what flashes are made of
     Cache(cache::Args),
@@ -76,8 +80,10 @@ pub async fn run(cli: Cli) -> Result<Exit, CliError> {
         Command::Test(args) => test::run(args, &context).await,
         Command::Up(args) => up::run(args, &context).await,
         Command::Flash(args) => flash::run(args, &context).await,
-        Command::Ssh(args) => ssh::run(args, &context).await,
         Command::Serve(args) => serve::run(args, &context).await,
+        Command::Device(verb) => remote::device(verb, &context).await,
+        Command::Console(args) => remote::console(args, &context).await,
+        Command::Ssh(args) => ssh::run(args, &context).await,
         Command::Doctor(args) => doctor::run(args, &context).await,
         Command::Cache(args) => cache::run(args, &context).await,
         Command::Image(args) => image_content::run(args, &context).await,

@@ -4,17 +4,16 @@ mod environment;
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::place::{AcceleratorOption, run_dir};
 use super::{CliError, Context, Exit, interrupt, say};
 use crate::board::{Board, ByteSize, Capability, Time};
-use crate::lab::player::{self, Chosen};
-use crate::lab::{OpenError, Places, open_stand_in};
-use crate::sys::run_dir::RunDir;
+use crate::lab::player;
 use crate::worker::access::{Token, guarded};
-use crate::worker::keeper::Opened;
+use crate::worker::api::{self, Api};
+use crate::worker::devices::{self, Devices, Limits, Supply, opener};
 use crate::worker::listener::{Address, Listener, serve};
 use crate::worker::{Settings, Worker, leviathan};
 
@@ -76,6 +75,36 @@ pub struct Args {
     /// [default: 60]
     #[arg(long, value_name = "TIMES", value_parser = clap::value_parser!(u16).range(2..=10_000))]
     flash_tries: Option<u16>,
+    /// Let suites that clients send start programs on this host, with `exec` steps, as the user who runs this
+    #[arg(long)]
+    allow_exec: bool,
+    #[command(flatten)]
+    limits: LimitOptions,
+}
+
+/// What the devices of a server may use of its host, all together.
+#[derive(Debug, clap::Args)]
+struct LimitOptions {
+    /// Memory of all devices that clients of the API ask for, such as `8GiB` [default: the host's]
+    #[arg(long, value_name = "SIZE", value_parser = ByteSize::parse)]
+    memory_limit: Option<ByteSize>,
+    /// Processors of all devices [default: four for each of the host's]
+    #[arg(long, value_name = "COUNT")]
+    cpu_limit: Option<u64>,
+    /// How many devices there may be [default: 64]
+    #[arg(long, value_name = "COUNT")]
+    device_limit: Option<usize>,
+}
+
+impl LimitOptions {
+    fn limits(&self) -> Limits {
+        let host = Limits::of_host();
+        Limits {
+            memory_bytes: self.memory_limit.map_or(host.memory_bytes, |size| size.0),
+            cpus: self.cpu_limit.unwrap_or(host.cpus),
+            devices: self.device_limit.unwrap_or(host.devices),
+        }
+    }
 }
 
 /// Where to listen.
@@ -147,20 +176,36 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, CliError>
         silence: args.idle_limit.0,
         uuid: environment::text("BALENA_DEVICE_UUID"),
     };
-    let open = opener(&board, chosen, &run, args.forward, args.qmp);
+    let supply = Supply {
+        catalog: context.catalog()?,
+        host: host.clone(),
+        images: context.place.images()?,
+        accelerator: args.accelerator.into(),
+        evidence: run.path().to_owned(),
+        scratch: run.scratch(),
+    };
+    let open = opener(&board, &chosen, &supply, devices::DEFAULT, args.forward, args.qmp);
     let worker = Worker::start(settings, Box::new(open)).map_err(CliError::broken)?;
+    let default = (board.clone(), chosen, worker.keeper().clone());
+    let devices = Devices::new(supply, args.limits.limits(), default);
+    let uploads = (run.scratch().join("images"), args.upload_limit.0);
+    let api = Api::new(devices, uploads, args.idle_limit.0, args.allow_exec);
+    super::remote::announce(run.path(), &url).map_err(CliError::broken)?;
     say(format_args!("{} waits at {url}; Ctrl-C ends it", board.name));
     let mut asked = interrupted.clone();
     let stop = async { drop(asked.wait_for(|asked| *asked).await) };
-    let router = leviathan::router(worker.clone());
+    let router = leviathan::router(worker.clone())
+        .merge(leviathan::for_holder(api::router(api.clone()), worker.clone()));
     let router = token.map_or(router.clone(), |token| guarded(router, token));
     let served = tokio::select! {
         served = serve(listener, router, args.idle_limit.0, stop) => served,
         () = worker.watch_lease() => Ok(()),
     };
+    let others = api.close().await;
     let closed = worker.close().await;
     run.remove().map_err(CliError::broken)?;
     closed.map_err(CliError::broken)?;
+    others.map_err(CliError::broken)?;
     served.map_err(CliError::broken)?;
     Ok(Exit::Passed)
 }
@@ -220,31 +265,6 @@ fn check_open(address: &Address, has_token: bool, insecure: bool) -> Result<(), 
                 .hint("`--token-file FILE` lets in those who know a token, `--insecure` all"))
         }
         Address::Tcp(_) | Address::Unix(..) => Ok(()),
-    }
-}
-
-/// Opens a device for each hold, with its logs in a folder of its own; of the folders, the last two stay.
-fn opener(
-    board: &Arc<Board>,
-    chosen: Chosen,
-    run: &RunDir,
-    forwards: Vec<u16>,
-    side_door: Option<PathBuf>,
-) -> impl FnMut(u64) -> Result<Opened, OpenError> + Send + 'static {
-    let (board, evidence, scratch) = (board.clone(), run.path().to_owned(), run.scratch());
-    move |hold| {
-        let folder = |base: &Path, number: u64| base.join(format!("hold-{number}"));
-        let (logs, files) = (folder(&evidence, hold), folder(&scratch, hold));
-        // What is left of earlier holds; what cannot be removed goes with the run.
-        let _ = fs::remove_dir_all(folder(&scratch, hold.saturating_sub(1)));
-        let _ = fs::remove_dir_all(folder(&evidence, hold.saturating_sub(2)));
-        let places = Places::create(&logs, &files).map_err(OpenError::Address)?;
-        let mut device = open_stand_in(board.clone(), chosen.player.clone(), &places, forwards.clone())?;
-        if let Some(path) = &side_door {
-            device.open_side_door(path.clone());
-        }
-        let console_logs = board.serial.first().map(|line| logs.join(&line.name));
-        Ok(Opened { device, evidence: logs, console_logs })
     }
 }
 

@@ -72,6 +72,11 @@ pub(super) struct KeyOption {
 }
 
 impl KeyOption {
+    /// Whether a key was named.
+    pub(super) fn is_given(&self) -> bool {
+        self.ssh_key.is_some()
+    }
+
     /// Reads the key, and looks for an agent.
     pub(super) fn credentials(&self) -> Result<Credentials, CliError> {
         let identity =

@@ -3,6 +3,8 @@
 //! Everything that can be wrong with what was asked is found before anything is started. Then each suite gets a
 //! device of its own on each board, off and blank, and the whole run one directory.
 
+mod elsewhere;
+
 use std::collections::HashMap;
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
@@ -13,6 +15,7 @@ use jiff::Timestamp;
 use super::interrupt::Interrupted;
 use super::place::{AcceleratorOption, BackendOption, InstallerOption, run_dir};
 use super::prepare::{EditOptions, rehearse};
+use super::remote::Client;
 use super::ssh::KeyOption;
 use super::{CliError, Context, Exit, has_colours, image, interrupt, say, up};
 use crate::board::Board;
@@ -87,6 +90,12 @@ pub struct Args {
     /// Print QEMU's command line for each board, flashed with the first suite's image, and run nothing
     #[arg(long)]
     print_qemu_args: bool,
+    /// Run on a server, `http://HOST:PORT` or `unix:PATH`: suites and images are sent, evidence is fetched
+    #[arg(long, value_name = "URL", env = "STANDIN_WORKER")]
+    worker: Option<String>,
+    /// A file with the server's token; without the file, the environment variable STANDIN_TOKEN is the token
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
     // With a heading of its own, which would be that of all that follows.
     #[command(flatten)]
     edits: EditOptions,
@@ -108,6 +117,11 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, CliError>
     let suites = read_suites(&args)?;
     args.key.credentials()?;
     let interrupted = interrupt::listen()?;
+    if let Some(client) = Client::named(args.worker.as_deref(), args.token_file.as_deref())?
+        && !args.print_qemu_args
+    {
+        return elsewhere::run(&args, started, &suites, &client, context, interrupted).await;
+    }
     let casts = interrupt::unless(&interrupted, cast(&args, context)).await?;
     let host = context.place.host()?;
     let run = run_dir(&host)?;
@@ -118,6 +132,11 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, CliError>
         return prepared.map(|_| Exit::Passed);
     };
     let outcome = perform(&args, started, &suites, &casts, &images, &run, interrupted).await;
+    end_run(run, outcome)
+}
+
+/// Keeps the evidence of a run that did not go well.
+fn end_run(run: RunDir, outcome: Result<Exit, CliError>) -> Result<Exit, CliError> {
     if matches!(outcome, Ok(Exit::Passed | Exit::NothingRun)) {
         run.remove().map_err(CliError::broken)?;
     } else {
@@ -142,12 +161,15 @@ async fn prepare(
         print_qemu_args(args, suites, casts, &images, run).await?;
         return Ok(None);
     }
-    if let Some(dir) = &args.report {
-        // An hour later would be too late to find out.
-        let writable = std::fs::create_dir_all(dir).and_then(|()| tempfile::tempfile_in(dir));
-        writable.map_err(|source| CliError::usage(ReportError { dir: dir.clone(), source }))?;
-    }
+    check_report_folder(args)?;
     Ok(Some(images))
+}
+
+/// An hour later would be too late to find out.
+fn check_report_folder(args: &Args) -> Result<(), CliError> {
+    let Some(dir) = &args.report else { return Ok(()) };
+    let writable = std::fs::create_dir_all(dir).and_then(|()| tempfile::tempfile_in(dir));
+    writable.map(drop).map_err(|source| CliError::usage(ReportError { dir: dir.clone(), source }))
 }
 
 /// Runs all, and reports on it. Failed, it leaves what it had found out in the run directory.
@@ -183,7 +205,7 @@ async fn perform(
         show.board(&setting);
         let mut reports = Vec::new();
         for (index, suite) in suites.iter().enumerate() {
-            let name = format!("{}/{}-{}", cast.board.slug, index + 1, file_name(&suite.source));
+            let name = folder_of(&cast.board.slug, index, suite);
             let image = images.of(args, suite);
             let (cache, edits, cancel) = (&images.cache, &images.edits, cancel.clone());
             let hold = Hold { args, cast, run, name, image, cache, edits, cancel };
@@ -191,6 +213,17 @@ async fn perform(
         }
         boards.push(BoardReport { setting, suites: reports });
     }
+    conclude(args, started, boards, run, show)
+}
+
+/// Writes the reports and tells the end.
+fn conclude(
+    args: &Args,
+    started: Timestamp,
+    boards: Vec<BoardReport>,
+    run: &RunDir,
+    mut show: Show,
+) -> Result<Exit, CliError> {
     let report = RunReport {
         started,
         ended: Timestamp::now(),
@@ -203,6 +236,11 @@ async fn perform(
     show.finish(&Summary::of(&report), args.report.as_deref().filter(|_| written.is_ok()))?;
     written?;
     Ok(report.verdict().into())
+}
+
+/// The folder of a suite on a board in the run directory.
+fn folder_of(board: &str, index: usize, suite: &Suite) -> String {
+    format!("{board}/{}-{}", index + 1, file_name(&suite.source))
 }
 
 fn write_reports(run: &Path, copy: Option<&Path>, report: &RunReport) -> Result<(), CliError> {
@@ -253,9 +291,7 @@ impl Hold<'_> {
         };
         let mut report =
             run_suite(suite, &mut device, &options, &mut |news: Progress<'_>| show.news(&news)).await;
-        for file in report.tests.iter_mut().flat_map(|test| &mut test.evidence) {
-            *file = Path::new(&self.name).join(&file);
-        }
+        place_evidence(&mut report, &self.name);
         if let Err(error) = device.close().await {
             report.tests.push(not_closed(chain(&error)));
         }
@@ -267,6 +303,13 @@ impl Hold<'_> {
         let (board, player) = (self.cast.board.clone(), self.cast.chosen.player.clone());
         let ports = suite.ports(&board, &self.args.forward);
         open_stand_in(board, player, places, ports).map_err(CliError::broken)
+    }
+}
+
+/// Makes the names of evidence start from the run directory.
+fn place_evidence(report: &mut SuiteReport, folder: &str) {
+    for file in report.tests.iter_mut().flat_map(|test| &mut test.evidence) {
+        *file = Path::new(folder).join(&file);
     }
 }
 
@@ -351,6 +394,16 @@ fn image_of(args: &Args, suite: &Suite) -> Option<PathBuf> {
     })
 }
 
+/// The same; a suite that flashes one and has none is an error.
+fn image_wanted(args: &Args, suite: &Suite) -> Result<Option<PathBuf>, CliError> {
+    let image = image_of(args, suite);
+    if image.is_none() && suite.wants_image() {
+        let error = CliError::usage(format!("suite `{}` flashes an image, and names none", suite.source));
+        return Err(error.hint("name one with --image FILE"));
+    }
+    Ok(image)
+}
+
 async fn open_images(
     args: &Args,
     suites: &[Suite],
@@ -360,14 +413,7 @@ async fn open_images(
     let mut images: HashMap<PathBuf, Image> = HashMap::new();
     let edits = args.edits.edits()?;
     for suite in suites {
-        let Some(name) = image_of(args, suite) else {
-            if suite.wants_image() {
-                let error =
-                    CliError::usage(format!("suite `{}` flashes an image, and names none", suite.source));
-                return Err(error.hint("name one with --image FILE"));
-            }
-            continue;
-        };
+        let Some(name) = image_wanted(args, suite)? else { continue };
         for cast in casts {
             let medium = cast.board.flash_medium();
             match images.get(&name) {

@@ -2,6 +2,8 @@
 //!
 //! `Device` owns it and hands it what a power-on needs; `close` leaves no process.
 
+mod error;
+
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
@@ -12,20 +14,21 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::storage::{Position, Storage, StorageError};
+use super::storage::{Position, Storage};
 use crate::board::{Board, Firmware, StartsOn};
 use crate::deadline::Deadline;
 use crate::event::{EventKind, EventLog, Origin};
 use crate::io::file;
 use crate::qemu::arguments::{Accelerator, Disk, FirmwareFiles, Launch, Reach, arguments, card};
-use crate::qemu::boot_rom::{self, BootRomError, Model};
+use crate::qemu::boot_rom::{self, Model};
 use crate::qemu::firmware::FlashFormat;
 use crate::qemu::machine::{Contact, Machine, MachineError, Start, SystemState, TcpContact, command_line};
-use crate::qemu::screen;
-use crate::qemu::side_door;
 use crate::qemu::tpm::TpmStart;
+use crate::qemu::{screen, side_door};
 use crate::sys::blocking::blocking;
 use crate::sys::serial_line::SerialLine;
+
+pub use self::error::PowerError;
 
 /// The QEMU that plays a board on this host, and how.
 #[derive(Debug, Clone, PartialEq)]
@@ -105,81 +108,6 @@ impl PowerState {
     }
 }
 
-/// Power could not be switched.
-#[derive(Debug, thiserror::Error)]
-pub enum PowerError {
-    /// QEMU failed us.
-    #[error(transparent)]
-    Machine(#[from] MachineError),
-    /// A medium must not be used.
-    #[error("cannot power on")]
-    Storage(#[from] StorageError),
-    /// The stage that standin plays for the board's boot ROM found nothing that it could start.
-    #[error(transparent)]
-    BootRom(#[from] BootRomError),
-    /// The boot ROM looks into one slot, and that is empty.
-    #[error("{board} has nothing to boot from: medium `{medium}` is out")]
-    NoMedium {
-        /// The board's slug.
-        board: String,
-        /// The medium's name in the board file.
-        medium: String,
-    },
-    /// A file that the firmware needs cannot be made.
-    #[error("cannot prepare firmware file {path}")]
-    Firmware {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
-    /// The place of the second monitor cannot be cleared.
-    #[error("cannot clear {path} for QEMU's second monitor")]
-    SideDoor {
-        /// The socket.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
-    /// A dump of the screen that was left behind cannot be removed.
-    #[error("cannot remove the dump of the screen {path}")]
-    Dump {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
-    /// There is no button to press.
-    #[error("{board} has no power button")]
-    NoButton {
-        /// The board's slug.
-        board: String,
-    },
-    /// There is nothing to press or reset: mains are off.
-    #[error("cannot {action} {board}: its mains are off")]
-    NoMains {
-        /// What was attempted.
-        action: &'static str,
-        /// The board's slug.
-        board: String,
-    },
-    /// The reset was asked for and not seen.
-    #[error("QEMU took the reset and did not carry it out")]
-    ResetNotSeen(#[source] crate::deadline::Elapsed),
-    /// The removal of a stick was asked for and not seen.
-    #[error("QEMU took the order to remove medium `{medium}` and did not carry it out")]
-    RemovalNotSeen {
-        /// The medium's name in the board file.
-        medium: String,
-        /// How long it was given.
-        #[source]
-        source: crate::deadline::Elapsed,
-    },
-}
-
 /// Power of a stand-in.
 #[derive(Debug)]
 pub struct Power {
@@ -212,6 +140,8 @@ impl Power {
     ) -> Self {
         let (scratch, stderr) = (scratch.to_owned(), evidence.join("qemu.stderr"));
         let unplugged = BTreeSet::new();
+        let present = watch::Sender::new(None);
+        let (side_door, mains, machine) = (None, false, None);
         Self {
             board,
             player,
@@ -221,10 +151,10 @@ impl Power {
             unplugged,
             serial,
             events,
-            side_door: None,
-            mains: false,
-            machine: None,
-            present: watch::Sender::new(None),
+            side_door,
+            mains,
+            machine,
+            present,
         }
     }
 

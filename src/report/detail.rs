@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::board::{Board, word};
@@ -35,7 +35,7 @@ pub struct BoardReport {
 }
 
 /// On what a run ran: all that may explain why two runs differ.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Setting {
     /// The board.
     pub board: BoardFacts,
@@ -48,14 +48,14 @@ pub struct Setting {
     /// The image, if there was one.
     pub image: Option<ImageFacts>,
     /// What was changed on the medium after each flash of it, in words; the events tell more.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub edits: Vec<String>,
     /// The host.
     pub host: HostFacts,
 }
 
 /// What tells a board from another.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BoardFacts {
     /// Its slug.
     pub slug: String,
@@ -72,7 +72,7 @@ impl From<&Board> for BoardFacts {
 }
 
 /// What tells an image from another.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ImageFacts {
     /// What the user called it.
     pub name: String,
@@ -94,7 +94,7 @@ impl TryFrom<&Image> for ImageFacts {
 }
 
 /// What tells a host from another.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct HostFacts {
     /// Its name.
     pub name: String,

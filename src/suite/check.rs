@@ -43,22 +43,42 @@ pub fn load(path: &Path) -> Result<Suite, DocumentError> {
 
 /// Reads a suite from its text. Relative paths in it start from `dir`; without one it can have no paths.
 pub fn parse(source: &str, text: &str, dir: Option<&Path>) -> Result<Suite, DocumentError> {
+    parse_with(source, text, dir.map_or(Files::None, Files::In))
+}
+
+/// Reads the text of a suite whose files are on another host: its paths are not looked at and stay as they are.
+pub fn parse_elsewhere(source: &str, text: &str) -> Result<Suite, DocumentError> {
+    parse_with(source, text, Files::Elsewhere)
+}
+
+fn parse_with(source: &str, text: &str, files: Files<'_>) -> Result<Suite, DocumentError> {
     let mut document = Document::parse(source, text)?;
     let Some(file) = document.read::<SuiteFile>() else {
         return Err(document.finish().expect_err("a file that cannot be read has a complaint"));
     };
     let mut check =
-        Check { document, dir, known: BTreeSet::new(), of_test: BTreeSet::new(), shots: BTreeSet::new() };
+        Check { document, files, known: BTreeSet::new(), of_test: BTreeSet::new(), shots: BTreeSet::new() };
     let suite = check.suite(source, file);
     check.document.finish()?;
     Ok(suite)
+}
+
+/// Where the files are that a suite names.
+#[derive(Clone, Copy)]
+enum Files<'d> {
+    /// It can have none.
+    None,
+    /// In this folder.
+    In(&'d Path),
+    /// On another host.
+    Elsewhere,
 }
 
 /// The state of a check. What does not make sense is complained about and stands in the result as something
 /// harmless, which nobody gets to see.
 struct Check<'t, 'd> {
     document: Document<'t>,
-    dir: Option<&'d Path>,
+    files: Files<'d>,
     /// The suite's variables.
     known: BTreeSet<String>,
     /// Variables that earlier steps of the test in hand have set.
@@ -95,7 +115,10 @@ impl Check<'_, '_> {
         Suite {
             title,
             source: source.to_owned(),
-            dir: self.dir.map(Path::to_owned),
+            dir: match self.files {
+                Files::In(dir) => Some(dir.to_owned()),
+                Files::None | Files::Elsewhere => None,
+            },
             needs: file.needs,
             image,
             forward: file.forward,
@@ -329,9 +352,13 @@ impl Check<'_, '_> {
     }
 
     fn path(&mut self, key: &str, path: &str) -> Option<std::path::PathBuf> {
-        let Some(dir) = self.dir else {
-            self.document.complain(key, format!("expected no path in a built-in suite, found `{path}`"));
-            return None;
+        let dir = match self.files {
+            Files::In(dir) => dir,
+            Files::Elsewhere => return Some(path.into()),
+            Files::None => {
+                self.document.complain(key, format!("expected no path in a built-in suite, found `{path}`"));
+                return None;
+            }
         };
         let full = dir.join(path);
         if !full.is_file() {

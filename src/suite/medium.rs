@@ -51,6 +51,15 @@ pub enum Content {
 }
 
 impl MediumStep {
+    /// Whether it needs a file that lies beside the suite.
+    pub fn brings_files(&self) -> bool {
+        let written = match &self.verb {
+            MediumVerb::Write(_, content) | MediumVerb::MergeJson(_, content) => Some(content),
+            MediumVerb::Read { .. } | MediumVerb::Remove(_) | MediumVerb::Expand => None,
+        };
+        matches!(written, Some(Content::File(_)))
+    }
+
     /// All texts with variables in it.
     pub fn templates(&self) -> Vec<&Template> {
         match &self.verb {

@@ -305,6 +305,15 @@ impl Action {
         }
     }
 
+    /// Whether it needs a file that lies beside the suite.
+    pub fn brings_files(&self) -> bool {
+        match self {
+            Self::Flash(step) => matches!(step.source, FlashSource::File(_)),
+            Self::Medium(step) => step.brings_files(),
+            _ => false,
+        }
+    }
+
     /// All texts with variables in it.
     pub fn templates(&self) -> Vec<&Template> {
         match self {

@@ -7,13 +7,13 @@
 use std::path::PathBuf;
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::board::Capability;
 use crate::event::Event;
 
 /// How a step or a test ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "kebab-case")]
 pub enum Outcome {
     /// The DUT did what was expected.
@@ -68,7 +68,7 @@ impl Outcome {
 }
 
 /// What is known of a step.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StepReport {
     /// The step in the words of the suite.
     pub what: String,
@@ -83,7 +83,7 @@ pub struct StepReport {
 }
 
 /// What a part of a test's time was spent on.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StageReport {
     /// As the suite calls it.
     pub name: String,
@@ -94,7 +94,7 @@ pub struct StageReport {
 }
 
 /// What is known of a test.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TestReport {
     /// Its title.
     pub title: String,
@@ -132,7 +132,7 @@ impl TestReport {
 }
 
 /// What is known of a suite.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SuiteReport {
     /// Its title.
     pub title: String,

@@ -1,6 +1,6 @@
 //! News of a run while it goes on, for whoever shows it. Plain data; nothing to clean up.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::outcome::{StepReport, SuiteReport, TestReport};
 
@@ -55,3 +55,47 @@ impl<'a> Progress<'a> {
 
 /// Who is told of progress.
 pub type Observer<'o> = &'o mut (dyn FnMut(Progress<'_>) + Send);
+
+/// One piece of news as it is read again, from the server where a suite runs.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+#[expect(missing_docs, reason = "each is what it is in `Progress`")]
+pub enum ToldProgress {
+    SuiteBegins {
+        title: String,
+        tests: usize,
+    },
+    TestBegins {
+        number: usize,
+        title: String,
+    },
+    StepBegins {
+        what: String,
+    },
+    StepEnds(StepReport),
+    TestEnds {
+        number: usize,
+        #[serde(flatten)]
+        test: TestReport,
+    },
+    SuiteEnds {
+        title: String,
+        duration_ms: u64,
+    },
+}
+
+impl ToldProgress {
+    /// The news.
+    pub fn news(&self) -> Progress<'_> {
+        match self {
+            Self::SuiteBegins { title, tests } => Progress::SuiteBegins { title, tests: *tests },
+            Self::TestBegins { number, title } => Progress::TestBegins { number: *number, title },
+            Self::StepBegins { what } => Progress::StepBegins { what },
+            Self::StepEnds(step) => Progress::StepEnds(step),
+            Self::TestEnds { number, test } => Progress::TestEnds { number: *number, test },
+            Self::SuiteEnds { title, duration_ms } => {
+                Progress::SuiteEnds { title, duration_ms: *duration_ms }
+            }
+        }
+    }
+}

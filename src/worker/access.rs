@@ -9,6 +9,7 @@ use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 
 use super::answer::Refusal;
+use super::api::error::ApiError;
 
 /// What whoever comes in must know; never shown.
 #[derive(Clone, Copy)]
@@ -44,7 +45,7 @@ pub fn guarded(router: Router, token: Token) -> Router {
         if given.is_some_and(|given| token.is(given)) {
             return next.run(request).await;
         }
-        unknown()
+        if request.uri().path().starts_with("/v1") { ApiError::unknown().into_response() } else { unknown() }
     }))
 }
 
@@ -54,8 +55,11 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
 }
 
+/// What somebody without the token is told.
+pub const WHO: &str = "this worker asks for `Authorization: Bearer TOKEN`";
+
 fn unknown() -> Response {
-    let message = "this worker asks for `Authorization: Bearer TOKEN`".to_owned();
+    let message = WHO.to_owned();
     let mut answer = Refusal { status: StatusCode::UNAUTHORIZED, message }.into_response();
     answer.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     answer

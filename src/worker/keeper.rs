@@ -20,6 +20,7 @@ use crate::device::{Device, DeviceError};
 use crate::event::EventLog;
 use crate::lab::OpenError;
 use crate::message::chain;
+use crate::worker::journal::{Journal, News};
 
 /// Work on a device.
 pub type Work<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -85,6 +86,7 @@ pub struct Keeper {
 
 #[derive(Debug)]
 struct Shared {
+    journal: Journal,
     status: watch::Sender<Status>,
     handles: Mutex<Handles>,
     /// The folders of the console's logs: this hold's last, and before it the one of the hold that ended last.
@@ -101,7 +103,8 @@ type DeviceWork = Box<dyn for<'a> FnOnce(&'a mut Device) -> Work<'a, ()> + Send>
 
 enum Order {
     Work {
-        activity: &'static str,
+        /// `None` for a question, of which nobody is told.
+        activity: Option<&'static str>,
         /// How often the device had been taken away when this was asked.
         cuts: u64,
         work: DeviceWork,
@@ -120,6 +123,7 @@ impl Keeper {
         let handles = handles(1, &opened);
         let status = Status { hold: 1, power: PowerState::Off, activity: None };
         let shared = Arc::new(Shared {
+            journal: Journal::default(),
             status: watch::Sender::new(status),
             handles: Mutex::new(handles),
             console_logs: Mutex::new(opened.console_logs.into_iter().collect()),
@@ -137,6 +141,22 @@ impl Keeper {
     pub async fn perform<T: Send + 'static>(
         &self,
         activity: &'static str,
+        work: impl for<'a> FnOnce(&'a mut Device) -> Work<'a, T> + Send + 'static,
+    ) -> Result<T, KeeperError> {
+        self.order(Some(activity), work).await
+    }
+
+    /// Asks the device something that changes nothing and takes no time; nobody is told.
+    pub async fn ask<T: Send + 'static>(
+        &self,
+        work: impl for<'a> FnOnce(&'a mut Device) -> Work<'a, T> + Send + 'static,
+    ) -> Result<T, KeeperError> {
+        self.order(None, work).await
+    }
+
+    async fn order<T: Send + 'static>(
+        &self,
+        activity: Option<&'static str>,
         work: impl for<'a> FnOnce(&'a mut Device) -> Work<'a, T> + Send + 'static,
     ) -> Result<T, KeeperError> {
         let (answer, answered) = oneshot::channel();
@@ -187,6 +207,16 @@ impl Keeper {
         }
     }
 
+    /// Waits until the device is closed for good.
+    pub async fn closed(&self) {
+        self.orders.closed().await;
+    }
+
+    /// What happened to all the devices of this keeper.
+    pub fn journal(&self) -> &Journal {
+        &self.shared.journal
+    }
+
     /// What the device does now.
     pub fn status(&self) -> Status {
         *self.shared.status.borrow()
@@ -224,7 +254,7 @@ impl Task {
             let order = match &self.device {
                 Some(device) => {
                     let events = device.events.clone();
-                    follow(&events, &mut self.seen, &self.shared.status, queue.recv()).await
+                    follow(&events, &mut self.seen, &self.shared, queue.recv()).await
                 }
                 None => queue.recv().await,
             };
@@ -248,13 +278,13 @@ impl Task {
         }
     }
 
-    async fn work(&mut self, activity: &'static str, cuts: u64, work: DeviceWork) {
+    async fn work(&mut self, activity: Option<&'static str>, cuts: u64, work: DeviceWork) {
         let Some(device) = &mut self.device else { return };
         let mut cut = self.shared.cuts.subscribe();
         if *cut.borrow_and_update() != cuts {
             return;
         }
-        self.shared.status.send_modify(|status| status.activity = Some(activity));
+        self.shared.change(|status| status.activity = activity);
         let events = device.events.clone();
         let working = async {
             tokio::select! {
@@ -263,8 +293,8 @@ impl Task {
                 () = work(device) => {}
             }
         };
-        follow(&events, &mut self.seen, &self.shared.status, working).await;
-        self.shared.status.send_modify(|status| status.activity = None);
+        follow(&events, &mut self.seen, &self.shared, working).await;
+        self.shared.change(|status| status.activity = None);
     }
 
     async fn renew(&mut self) -> Result<Vec<String>, OpenError> {
@@ -278,15 +308,36 @@ impl Task {
         logs.drain(..excess);
         drop(logs);
         let fresh = Status { hold: self.hold, power: PowerState::Off, activity: None };
-        self.shared.status.send_replace(fresh);
+        self.shared.change(|status| *status = fresh);
         self.device = Some(opened.device);
         Ok(closed.err().map(|error| chain(&error)).into_iter().collect())
     }
 
     async fn close(&mut self) -> Result<(), DeviceError> {
         match self.device.take() {
-            Some(device) => device.close().await,
+            Some(device) => {
+                let events = device.events.clone();
+                follow(&events, &mut self.seen, &self.shared, device.close()).await
+            }
             None => Ok(()),
+        }
+    }
+}
+
+impl Shared {
+    /// Changes the status, and tells if it is another one.
+    fn change(&self, change: impl FnOnce(&mut Status)) {
+        let mut told = None;
+        self.status.send_if_modified(|status| {
+            let before = *status;
+            change(status);
+            let changed = *status != before;
+            told = changed.then_some(*status);
+            changed
+        });
+        if let Some(Status { hold, power, activity }) = told {
+            let activity = activity.map(str::to_owned);
+            self.journal.record(hold, News::Status { power, activity });
         }
     }
 }
@@ -304,13 +355,8 @@ fn handles(hold: u64, opened: &Opened) -> Handles {
     }
 }
 
-/// Does `work`, and meanwhile keeps the status up to what the events say from number `seen` on.
-async fn follow<T>(
-    events: &EventLog,
-    seen: &mut usize,
-    status: &watch::Sender<Status>,
-    work: impl Future<Output = T>,
-) -> T {
+/// Does `work`, and meanwhile keeps the status and the journal up to what the events say from number `seen` on.
+async fn follow<T>(events: &EventLog, seen: &mut usize, shared: &Shared, work: impl Future<Output = T>) -> T {
     let mut count = events.watch();
     tokio::pin!(work);
     let mut done = None;
@@ -318,8 +364,10 @@ async fn follow<T>(
         count.borrow_and_update();
         for event in events.since(*seen) {
             *seen = event.id + 1;
-            if let Some(power) = PowerState::after(&event.kind) {
-                status.send_if_modified(|status| std::mem::replace(&mut status.power, power) != power);
+            let power = PowerState::after(&event.kind);
+            shared.journal.record_at(shared.status.borrow().hold, event.at, News::Event(event.kind));
+            if let Some(power) = power {
+                shared.change(|status| status.power = power);
             }
         }
         if let Some(done) = done {

@@ -179,7 +179,7 @@ async fn accept(listener: &Listener) -> io::Result<Box<dyn Stream>> {
     }
 }
 
-async fn converse(stream: impl Stream, router: Router, asked: Arc<AtomicBool>) {
+async fn converse(stream: impl Stream + 'static, router: Router, asked: Arc<AtomicBool>) {
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
         asked.store(true, Ordering::Relaxed);
         let mut request = request.map(Body::new);
@@ -190,7 +190,7 @@ async fn converse(stream: impl Stream, router: Router, asked: Arc<AtomicBool>) {
     });
     let mut http = hyper::server::conn::http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(ASKS_WITHIN);
-    if let Err(error) = http.serve_connection(TokioIo::new(stream), service).await {
+    if let Err(error) = http.serve_connection(TokioIo::new(stream), service).with_upgrades().await {
         tracing::debug!(%error, "a connection ended early");
     }
 }

@@ -1,15 +1,19 @@
 //! The worker: an HTTP server that lends one device to those who ask, in the words of leviathan-worker.
 //!
 //! [`keeper`] owns the device, [`listener`] the connections, [`lease`] says whose it is, and [`leviathan`] answers
-//! leviathan's clients. `cli::serve` starts and closes it; it leaves no process.
+//! leviathan's clients, [`api`] all others. `cli::serve` starts and closes it; it leaves no process.
 
 pub mod access;
 pub mod answer;
+pub mod api;
 mod body;
+pub mod devices;
+pub mod journal;
 pub mod keeper;
 pub mod lease;
 pub mod leviathan;
 pub mod listener;
+pub mod operation;
 mod patience;
 
 use std::path::PathBuf;
@@ -115,6 +119,11 @@ impl Worker {
         }
         freeing.done();
         failures
+    }
+
+    /// Who holds its device.
+    pub fn keeper(&self) -> &Keeper {
+        &self.keeper
     }
 
     /// Closes the device; a flash that was under way is cut and needs no mention to the next worker.

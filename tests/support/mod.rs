@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 #![allow(dead_code, clippy::allow_attributes, reason = "each test binary uses its own part of this")]
 
+pub mod api;
 pub mod worker;
 
 use std::path::{Path, PathBuf};
@@ -198,6 +199,8 @@ pub fn standin(dir: &Path) -> std::process::Command {
         .env("STANDIN_RUNS", dir.join("runs"))
         .env("STANDIN_CACHE", dir.join("cache"))
         .env_remove("STANDIN_LOG")
+        .env_remove("STANDIN_WORKER")
+        .env_remove("STANDIN_TOKEN")
         .env_remove("STANDIN_CACHE_LIMIT")
         .stdin(std::process::Stdio::null());
     command

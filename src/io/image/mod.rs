@@ -119,6 +119,16 @@ impl Image {
         Ok(image)
     }
 
+    /// The image whose content has this digest, 64 hexadecimal digits, if the cache has it.
+    pub fn in_cache(name: &str, cache: &Cache, digest: &str) -> Result<Option<Self>, ImageError> {
+        let kept = |source| ImageError::Write { path: cache.dir().to_owned(), source };
+        let held = cache.hold(digest).map_err(kept)?;
+        Ok(held.map(|base| {
+            let (name, bytes, digest) = (name.to_owned(), base.bytes, base.digest.clone());
+            Self { name, bytes, digest, read_in: None, base: Arc::new(base) }
+        }))
+    }
+
     /// An image that is part of standin, such as the self-test; its content goes into the cache.
     pub fn built_in(name: &str, content: &[u8], cache: &Cache) -> Result<Self, ImageError> {
         let kept = |source| ImageError::Write { path: cache.dir().to_owned(), source };

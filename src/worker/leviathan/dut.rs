@@ -177,7 +177,7 @@ pub async fn serial(State(worker): State<Arc<Worker>>) -> Result<Response, Refus
 }
 
 /// The log of the last power-on, from the newest folder that has one.
-fn last_power_on(folders: &[PathBuf]) -> Option<PathBuf> {
+pub fn last_power_on(folders: &[PathBuf]) -> Option<PathBuf> {
     let newest = |folder: &Path| {
         let numbered = |path: PathBuf| {
             let name = path.file_name()?.to_str()?;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
@@ -13,7 +13,9 @@ use serde_json::json;
 use crate::board::Capability;
 use crate::worker::Worker;
 use crate::worker::answer::{Refusal, plain, typed, word};
+use crate::worker::api::error::ApiError;
 use crate::worker::body;
+use crate::worker::devices::DEFAULT;
 use crate::worker::lease::{Owner, Taken};
 
 /// The header with which a holder says who they are, and is told so.
@@ -35,7 +37,7 @@ pub async fn start(State(worker): State<Arc<Worker>>) -> Result<Response, Refusa
 /// had it last may still read the serial log, as clients do after the teardown.
 pub async fn check(State(worker): State<Arc<Worker>>, request: Request, next: Next) -> Response {
     let path = request.uri().path();
-    let guarded = path.starts_with("/dut/") || path == "/teardown";
+    let guarded = path.starts_with("/dut/") || path == "/teardown" || drives_default(&request);
     let says = request.headers().get(LEASE_ID).map(|id| worker.lease.owner(id.to_str().unwrap_or_default()));
     let refused = match says {
         Some(Owner::Present) => None,
@@ -47,11 +49,20 @@ pub async fn check(State(worker): State<Arc<Worker>>, request: Request, next: Ne
         _ => None,
     };
     match refused {
+        Some(message) if path.starts_with("/v1") => ApiError::conflict("not-holder", message).into_response(),
         Some(message) => {
             Refusal { status: StatusCode::CONFLICT, message: message.to_owned() }.into_response()
         }
         None => next.run(request).await,
     }
+}
+
+/// Whether a request of the API does something to the device of this protocol; looking on is for everybody. A name
+/// that is written in another way might be that device's, too.
+fn drives_default(request: &Request) -> bool {
+    let name = request.uri().path().strip_prefix("/v1/devices/").and_then(|rest| rest.split('/').next());
+    let is_meant = name.is_some_and(|name| name == DEFAULT || name.contains('%'));
+    is_meant && (!request.method().is_safe() || request.headers().contains_key(header::UPGRADE))
 }
 
 pub async fn state(State(worker): State<Arc<Worker>>) -> Response {

@@ -21,6 +21,7 @@ use axum::routing::{get, post};
 
 use super::Worker;
 use super::answer::Refusal;
+pub(in crate::worker) use dut::last_power_on;
 
 /// How often a client that waits is told that it does not wait in vain; it gives up after 30 s of silence.
 const DRIP: Duration = Duration::from_secs(5);
@@ -53,6 +54,11 @@ pub fn router(worker: Arc<Worker>) -> Router {
         .method_not_allowed_fallback(unknown)
         .layer(from_fn_with_state(worker.clone(), hold::check))
         .with_state(worker)
+}
+
+/// A router beside the protocol, for whose requests the same holder counts.
+pub fn for_holder(router: Router, worker: Arc<Worker>) -> Router {
+    router.layer(from_fn_with_state(worker, hold::check))
 }
 
 async fn unknown() -> Refusal {
