@@ -173,7 +173,8 @@ needs = ["wifi"]
 steps = [{ power = "off" }]
 "#;
 
-/// A report or a line of progress without what no two runs share: times, places, and addresses.
+/// A report or a line of progress without what no two runs share: times, places, addresses, and how often a PC's
+/// firmware resets once more before it starts.
 fn shape(json: &str, folder: &str) -> serde_json::Value {
     fn strip(value: &mut serde_json::Value) {
         match value {
@@ -183,9 +184,16 @@ fn shape(json: &str, folder: &str) -> serde_json::Value {
                 {
                     fields.remove(name);
                 }
+                if fields.contains_key("event") {
+                    fields.remove("id");
+                }
                 fields.values_mut().for_each(strip);
             }
-            serde_json::Value::Array(values) => values.iter_mut().for_each(strip),
+            serde_json::Value::Array(values) => {
+                values.iter_mut().for_each(strip);
+                let is_reset = |value: &serde_json::Value| value["event"] == "reset";
+                values.dedup_by(|next, before| is_reset(next) && next == before);
+            }
             _ => {}
         }
     }

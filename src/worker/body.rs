@@ -17,17 +17,21 @@ const WORDS_BYTES: usize = 100 << 10;
 pub struct Pieces {
     body: axum::body::BodyDataStream,
     silence: Duration,
+    /// Nothing more is to be expected.
+    over: bool,
 }
 
 impl Pieces {
     /// Of this body, whose client may be silent for as long as `silence`.
     pub fn of(body: Body, silence: Duration) -> Self {
-        Self { body: body.into_data_stream(), silence }
+        Self { body: body.into_data_stream(), silence, over: false }
     }
 
     /// The next piece; `None` at the end. Fails if the client is silent for too long, or gone.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Refusal> {
-        match Deadline::after(self.silence).bound(self.body.next()).await {
+        let came = Deadline::after(self.silence).bound(self.body.next()).await;
+        self.over = !matches!(came, Ok(Some(Ok(_))));
+        match came {
             Ok(Some(Ok(piece))) => Ok(Some(piece)),
             Ok(None) => Ok(None),
             Ok(Some(Err(_))) => Err(Refusal::failed("the body ended before it was complete")),
@@ -35,6 +39,15 @@ impl Pieces {
                 status: StatusCode::REQUEST_TIMEOUT,
                 message: format!("nothing came for {:?} in the middle of the body", self.silence),
             }),
+        }
+    }
+
+    /// Takes up to `limit` bytes of what still comes, and forgets them.
+    pub async fn discard(&mut self, limit: u64) {
+        let mut taken = 0;
+        while !self.over && taken < limit {
+            // A failure says that nothing more comes, which is as good as the end.
+            taken += self.next().await.ok().flatten().map_or(0, |piece| piece.len() as u64);
         }
     }
 }

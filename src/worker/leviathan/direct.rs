@@ -58,12 +58,12 @@ async fn converse(worker: Arc<Worker>, body: Body, say: mpsc::Sender<String>) {
 
 async fn receive_and_flash(
     worker: &Arc<Worker>,
-    pieces: Pieces,
+    mut pieces: Pieces,
     under_way: UnderWay,
     say: &mpsc::Sender<String>,
 ) -> Result<(), String> {
     let work = async {
-        match worker.upload.receive_whole(pieces).await {
+        match worker.upload.receive_whole(&mut pieces).await {
             Ok(()) => flash_uploaded(worker.clone(), under_way).await,
             Err(refusal) => under_way.end(Err(refusal.message)),
         }

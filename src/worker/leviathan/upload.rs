@@ -173,13 +173,13 @@ impl Upload {
     }
 
     /// Takes a whole image in one body.
-    pub async fn receive_whole(&self, body: Pieces) -> Result<(), Refusal> {
+    pub async fn receive_whole(&self, body: &mut Pieces) -> Result<(), Refusal> {
         let attempt = self.begin(0, 1)?;
         let bytes = self.receive(body, &attempt, 0, u64::MAX).await?;
         self.count(&attempt, bytes)
     }
 
-    async fn receive_chunk(&self, body: Pieces, chunk: &Chunk) -> Result<(), Refusal> {
+    async fn receive_chunk(&self, body: &mut Pieces, chunk: &Chunk) -> Result<(), Refusal> {
         let Chunk { index, total, length } = *chunk;
         if index >= total {
             return Err(Refusal::nonsense(format!("there is no chunk {index} of {total}")));
@@ -201,7 +201,7 @@ impl Upload {
     /// Writes a body at an offset; returns its length.
     async fn receive(
         &self,
-        mut body: Pieces,
+        body: &mut Pieces,
         attempt: &Attempt,
         offset: u64,
         limit: u64,
@@ -280,15 +280,15 @@ pub async fn send_image(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Refusal> {
-    let body = worker.pieces(body);
-    match Chunk::of(&headers)? {
-        None => {
-            worker.upload.receive_whole(body).await?;
-            Ok(word("OK"))
-        }
-        Some(chunk) => {
-            worker.upload.receive_chunk(body, &chunk).await?;
-            Ok(plain("CHUNK_OK"))
-        }
+    let mut body = worker.pieces(body);
+    let received = match Chunk::of(&headers) {
+        Ok(None) => worker.upload.receive_whole(&mut body).await.map(|()| word("OK")),
+        Ok(Some(chunk)) => worker.upload.receive_chunk(&mut body, &chunk).await.map(|()| plain("CHUNK_OK")),
+        Err(refusal) => Err(refusal),
+    };
+    if received.is_err() {
+        // A client that is still sending would see a broken connection, and not why it was refused.
+        body.discard(worker.settings.chunk_bytes).await;
     }
+    received
 }
