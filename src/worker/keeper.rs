@@ -99,7 +99,10 @@ struct Shared {
     task: Mutex<Option<JoinHandle<()>>>,
 }
 
-type DeviceWork = Box<dyn for<'a> FnOnce(&'a mut Device) -> Work<'a, ()> + Send>;
+/// Tells whoever waits what came of the work.
+type Deliver = Box<dyn FnOnce() + Send>;
+
+type DeviceWork = Box<dyn for<'a> FnOnce(&'a mut Device) -> Work<'a, Deliver> + Send>;
 
 enum Order {
     Work {
@@ -163,8 +166,12 @@ impl Keeper {
         let work: DeviceWork = Box::new(move |device| {
             let work = work(device);
             Box::pin(async move {
-                // Nobody may wait any more; the work counts.
-                let _ = answer.send(work.await);
+                let done = work.await;
+                let deliver: Deliver = Box::new(move || {
+                    // Nobody may wait any more; the work counts.
+                    let _ = answer.send(done);
+                });
+                deliver
             })
         });
         let place = self.orders.reserve().await.map_err(|_| KeeperError::Cut)?;
@@ -289,12 +296,19 @@ impl Task {
         let working = async {
             tokio::select! {
                 biased;
-                _ = cut.changed() => tracing::warn!(activity, "cut short: the device is taken away"),
-                () = work(device) => {}
+                _ = cut.changed() => {
+                    tracing::warn!(activity, "cut short: the device is taken away");
+                    None
+                }
+                deliver = work(device) => Some(deliver),
             }
         };
-        follow(&events, &mut self.seen, &self.shared, working).await;
+        let deliver = follow(&events, &mut self.seen, &self.shared, working).await;
         self.shared.change(|status| status.activity = None);
+        // Last, so that whoever hears of it finds it in the status.
+        if let Some(deliver) = deliver {
+            deliver();
+        }
     }
 
     async fn renew(&mut self) -> Result<Vec<String>, OpenError> {
