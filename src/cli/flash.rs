@@ -4,7 +4,6 @@
 //! before the first byte is written.
 
 use std::fs;
-use std::io::{self, IsTerminal, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,12 +13,12 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::interrupt::Interrupted;
+use super::meter::Meter;
 use super::{CliError, Context, Exit, Output, human, image, interrupt, remote, say};
 use crate::board::ByteSize;
 use crate::io::image::Image;
 use crate::io::medium::{Checks, LARGEST_BYTES, Order, Progress, Refusal, Target, WriteError, Written};
 use crate::sys::blocking::blocking;
-use crate::sys::terminal;
 
 /// Write an image to a card, a stick or a file, or to a device of a running server
 ///
@@ -115,11 +114,9 @@ async fn write(mut target: Target, image: Image, interrupted: &Interrupted) -> R
     let (path, is_new) = (target.path().to_owned(), target.is_new());
     let seen = cancelled.clone();
     let work = blocking(move || {
-        let mut show = Show::default();
-        let mut progress = |progress: Progress| show.writing(progress);
-        let written = target.write(&image, Order { progress: &mut progress, cancelled: &seen });
-        show.end();
-        written
+        let mut meter = Meter::start();
+        let mut progress = |progress: Progress| meter.tell(|took| line(progress, took));
+        target.write(&image, Order { progress: &mut progress, cancelled: &seen })
     });
     tokio::pin!(work);
     let mut interrupted = interrupted.clone();
@@ -177,68 +174,19 @@ fn tell(args: &Args, to: &Path, written: &Written, took: Duration) -> Result<(),
     Ok(())
 }
 
-/// Where a file of progress goes, not a terminal, a line this often is enough.
-const NOW_AND_THEN: Duration = Duration::from_secs(10);
-
-/// As often as an eye follows.
-const LIVING: Duration = Duration::from_millis(100);
-
-/// How far it is, on stderr: a living line on a terminal, else a line now and then.
-struct Show {
-    begun: Instant,
-    told: Instant,
-    columns: Option<usize>,
-    is_drawn: bool,
+/// `written 42 %, verified 12 %; 21.0 MB/s, 90 s left`
+fn line(progress: Progress, took: Duration) -> String {
+    let Progress { written, verified, total } = progress;
+    // Both are work to be done, side by side.
+    let rate = (written + verified) as f64 / took.as_secs_f64();
+    let left = (2 * total - written - verified) as f64 / rate;
+    format!(
+        "written {} %, verified {} %; {:.1} MB/s, {left:.0} s left",
+        percent(written, total),
+        percent(verified, total),
+        written as f64 / took.as_secs_f64() / 1e6
+    )
 }
-
-impl Default for Show {
-    fn default() -> Self {
-        let now = Instant::now();
-        let columns = terminal::columns().filter(|_| io::stderr().is_terminal());
-        Self { begun: now, told: now, columns, is_drawn: false }
-    }
-}
-
-impl Show {
-    fn writing(&mut self, progress: Progress) {
-        let Progress { written, verified, total } = progress;
-        self.line(|took| {
-            // Both are work to be done, side by side.
-            let rate = (written + verified) as f64 / took.as_secs_f64();
-            let left = (2 * total - written - verified) as f64 / rate;
-            format!(
-                "written {} %, verified {} %; {:.1} MB/s, {left:.0} s left",
-                percent(written, total),
-                percent(verified, total),
-                written as f64 / took.as_secs_f64() / 1e6
-            )
-        });
-    }
-
-    fn line(&mut self, text: impl FnOnce(Duration) -> String) {
-        let pause = if self.columns.is_some() { LIVING } else { NOW_AND_THEN };
-        if self.told.elapsed() < pause {
-            return;
-        }
-        self.told = Instant::now();
-        let text = text(self.begun.elapsed());
-        let Some(columns) = self.columns else { return say(text) };
-        let text: String = text.chars().take(columns.saturating_sub(1)).collect();
-        self.is_drawn = true;
-        // Nothing fails because nobody looks.
-        let _ = write!(io::stderr().lock(), "{ERASE}{text}");
-    }
-
-    /// Takes the living line away.
-    fn end(&mut self) {
-        if self.is_drawn {
-            let _ = write!(io::stderr().lock(), "{ERASE}");
-        }
-    }
-}
-
-/// Back to the start of the line, and nothing on it (ECMA-48, EL).
-const ERASE: &str = "\r\x1b[2K";
 
 fn percent(part: u64, whole: u64) -> u64 {
     if whole == 0 { 100 } else { (part.min(whole) as f64 / whole as f64 * 100.0) as u64 }

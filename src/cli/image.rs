@@ -1,20 +1,19 @@
 //! The image that the user named: what they expect of it, and what they are told while it is read.
 
-use std::io::{self, IsTerminal, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::{CliError, human, say};
+use super::meter::Meter;
+use super::{CliError, human};
 use crate::board::Medium;
 use crate::io::cache::Cache;
 use crate::io::image::progress::Progress;
 use crate::io::image::{Expected, Image};
 use crate::io::selftest::SELFTEST_IMAGE;
 use crate::sys::blocking::blocking;
-use crate::sys::terminal;
 
 /// What the user expects of the image.
 #[derive(Debug, Clone, clap::Args)]
@@ -75,12 +74,13 @@ pub async fn open_file(
     let wanted = Wanted(Arc::new(AtomicBool::new(true)));
     let is_wanted = wanted.0.clone();
     let opened = blocking(move || {
-        let mut meter = Meter::new(&path);
+        let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+        let mut meter = Meter::start();
         let mut progress = |progress: Progress| {
             if !is_wanted.load(Ordering::Relaxed) {
                 return ControlFlow::Break(());
             }
-            meter.show(progress);
+            meter.tell(|elapsed| line(&name, progress, elapsed));
             ControlFlow::Continue(())
         };
         let expected = Expected { medium: &medium, capacity, sha256, bmap, progress: &mut progress };
@@ -95,60 +95,6 @@ struct Wanted(Arc<AtomicBool>);
 impl Drop for Wanted {
     fn drop(&mut self) {
         self.0.store(false, Ordering::Relaxed);
-    }
-}
-
-/// Who reads for less than this is not worth a word: people take it for at once.
-const SILENT: Duration = Duration::from_millis(500);
-/// As often as eyes follow.
-const REDRAWN: Duration = Duration::from_millis(100);
-/// As often as a log can bear.
-const REPEATED: Duration = Duration::from_secs(5);
-
-/// Tells people on stderr how far an image is: a line that is drawn again on a terminal, else one now and then.
-struct Meter {
-    name: String,
-    begun: Instant,
-    shown: Option<Instant>,
-    is_terminal: bool,
-}
-
-impl Meter {
-    fn new(path: &Path) -> Self {
-        let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-        Self { name, begun: Instant::now(), shown: None, is_terminal: io::stderr().is_terminal() }
-    }
-
-    fn show(&mut self, progress: Progress) {
-        let (first, next) = if self.is_terminal { (SILENT, REDRAWN) } else { (REPEATED, REPEATED) };
-        let is_due = match self.shown {
-            None => self.begun.elapsed() >= first,
-            Some(shown) => shown.elapsed() >= next,
-        };
-        if !is_due {
-            return;
-        }
-        self.shown = Some(Instant::now());
-        let line = line(&self.name, progress, self.begun.elapsed());
-        if !self.is_terminal {
-            return say(line);
-        }
-        let line: String = line.chars().take(terminal::columns().unwrap_or(80).saturating_sub(1)).collect();
-        self.draw(&line);
-    }
-
-    /// To the line's beginning, and what was there is erased: ECMA-48, CR and EL.
-    fn draw(&self, line: &str) {
-        // Nothing fails because nobody looks.
-        let _ = write!(io::stderr(), "\r{line}\x1b[K");
-    }
-}
-
-impl Drop for Meter {
-    fn drop(&mut self) {
-        if self.is_terminal && self.shown.is_some() {
-            self.draw("");
-        }
     }
 }
 

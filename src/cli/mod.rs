@@ -12,6 +12,7 @@ mod image;
 mod image_content;
 mod interrupt;
 mod log;
+mod meter;
 mod output;
 mod place;
 mod prepare;

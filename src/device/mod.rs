@@ -9,6 +9,7 @@ pub mod console;
 pub mod keyboard;
 pub mod media;
 pub mod network;
+pub mod operate;
 pub mod power;
 pub mod prepare;
 pub mod screen;

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::screen::Look;
 use crate::board::{Capability, InstallEnd, Percent, Time};
 use crate::device::boot_switch::SwitchPosition;
+use crate::device::operate::PowerVerb;
 use crate::device::power::PowerState;
 use crate::event::{EventKind, Origin};
 use crate::procedure::InstallerChoice;
@@ -198,24 +199,6 @@ pub struct RegionFile {
     /// How many rows.
     #[schemars(required)]
     pub height: Option<u32>,
-}
-
-/// What can be done to the power of a DUT.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum PowerVerb {
-    /// Gives mains.
-    On,
-    /// Takes mains away.
-    Off,
-    /// Takes mains away, waits until the board has forgotten, and gives them back.
-    Cycle,
-    /// Presses the power button for a moment.
-    Press,
-    /// Holds the power button until the system is forced off.
-    Hold,
-    /// Pulls the reset line.
-    Reset,
 }
 
 /// What can be done to a network cable.

@@ -24,6 +24,7 @@ use std::time::Duration;
 use crate::board::{Board, Capability, InstallEnd, word};
 use crate::device::boot_switch::SwitchPosition;
 use crate::device::network::{OS_SSH_PORT, SSH_PORT};
+use crate::device::operate::PowerVerb;
 use crate::device::power::PowerState;
 use crate::event::Origin;
 use crate::procedure::InstallerChoice;
@@ -32,7 +33,7 @@ use self::medium::MediumStep;
 use self::screen::{KeyboardStep, ScreenStep};
 use self::template::{Template, Values};
 
-pub use self::file::{MoveVerb, OnOff, PowerVerb};
+pub use self::file::{MoveVerb, OnOff};
 
 /// Tests that run one after the other on one DUT.
 #[derive(Debug, Clone)]

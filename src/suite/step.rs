@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use super::run::Options;
 use super::template::{Template, Values};
-use super::{Action, Assertion, MoveVerb, OnOff, PowerVerb, Run, Suite, program};
+use super::{Action, Assertion, MoveVerb, OnOff, Run, Suite, program};
 use crate::board::{Arch, Login};
 use crate::deadline::{Deadline, Elapsed};
 use crate::device::console::{Console, ConsoleError, Pattern, quote};
+use crate::device::operate::PowerVerb;
 use crate::device::power::PowerState;
 use crate::device::{Device, DeviceError, Fault, NotFitted};
 use crate::event::{Event, EventKind, Origin};
@@ -227,18 +228,8 @@ fn acts(action: &Action) -> bool {
 }
 
 async fn power(device: &mut Device, verb: PowerVerb, deadline: Deadline) -> Result<(), StepError> {
-    let switched = async {
-        match verb {
-            PowerVerb::On => device.power_on(deadline).await,
-            PowerVerb::Off => device.power_off().await,
-            PowerVerb::Cycle => device.power_cycle(deadline).await,
-            PowerVerb::Press => device.press_button(deadline).await,
-            PowerVerb::Hold => device.hold_button().await,
-            PowerVerb::Reset => device.reset(deadline).await,
-        }
-    };
     let late = |Elapsed { given }| StepError::Broken(format!("the power was not switched within {given:?}"));
-    Ok(deadline.bound(switched).await.map_err(late)??)
+    Ok(deadline.bound(device.operate(verb, deadline)).await.map_err(late)??)
 }
 
 async fn run_command(scene: &mut Scene<'_>, run: &Run, deadline: Deadline) -> Result<(), StepError> {

@@ -15,9 +15,9 @@ use super::extract::{Asked, Json};
 use super::{Api, Told};
 use crate::board::{Capability, Login, word};
 use crate::deadline::Deadline;
+use crate::device::operate::PowerVerb;
 use crate::device::power::PowerState;
 use crate::device::{Device, DeviceError};
-use crate::suite::PowerVerb;
 use crate::suite::file::LinkVerb;
 use crate::worker::devices::Lent;
 
@@ -219,20 +219,9 @@ pub async fn power(
         PowerVerb::Reset => "reset",
     };
     let lent = api.devices.find(&id)?;
-    lent.keeper.perform(activity, move |device| Box::pin(switch(device, asked.action))).await??;
-    Ok(Json(StatusFacts::of(&lent)))
-}
-
-async fn switch(device: &mut Device, action: PowerVerb) -> Result<(), DeviceError> {
     let deadline = Deadline::after(SWITCHING);
-    match action {
-        PowerVerb::On => device.power_on(deadline).await,
-        PowerVerb::Off => device.power_off().await,
-        PowerVerb::Cycle => device.power_cycle(deadline).await,
-        PowerVerb::Press => device.press_button(deadline).await,
-        PowerVerb::Hold => device.hold_button().await,
-        PowerVerb::Reset => device.reset(deadline).await,
-    }
+    lent.keeper.perform(activity, move |device| Box::pin(device.operate(asked.action, deadline))).await??;
+    Ok(Json(StatusFacts::of(&lent)))
 }
 
 pub async fn link(

@@ -102,7 +102,7 @@ impl<T: Serialize> IntoResponse for Json<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::suite::PowerVerb;
+    use crate::device::operate::PowerVerb;
 
     #[derive(Debug, serde::Deserialize)]
     #[serde(deny_unknown_fields)]
