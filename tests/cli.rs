@@ -230,6 +230,10 @@ fn json_is_one_object_per_line_and_the_last_one_is_the_summary() {
     let last = lines.last().unwrap();
     assert_eq!((&last["type"], &last["exit_code"]), (&"summary".into(), &1.into()));
     assert_eq!(last["first_failure"]["step"], "expect `no such words`");
+    // Nobody had asked for it when the run began; the report that is kept has it.
+    assert_eq!(lines[0]["setting"]["image"]["sha256"], Value::Null);
+    let report = json(&place.dir.path().join("runs").join(&place.runs()[0]).join("report.json"));
+    assert_eq!(report["boards"][0]["setting"]["image"]["sha256"].as_str().map(str::len), Some(64));
 }
 
 #[test]

@@ -19,12 +19,14 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
+use serde_json::{Value, json};
 use standin::device::Device;
 use standin::device::console::Pattern;
 use standin::device::network::Visit;
 use standin::device::storage::Position;
 use standin::io::cache::Cache;
 use standin::io::image::Image;
+use standin::io::prepare::Edit;
 use standin::io::ssh::{Credentials, Identity};
 use standin::message::chain;
 use standin::procedure;
@@ -50,49 +52,52 @@ async fn wait_for(device: &mut Device, text: &str) {
 
 /// Runs a program of the host to its end; panics if it fails.
 fn run(program: &str, arguments: &[&str]) -> Output {
-    let output = Command::new(program).args(arguments).output().unwrap_or_else(|error| {
-        panic!("cannot run {program}: {error}; mcopy is in package mtools, ssh in openssh-client")
-    });
+    let output = Command::new(program)
+        .args(arguments)
+        .output()
+        .unwrap_or_else(|error| panic!("cannot run {program}: {error}; ssh is in package openssh-client"));
     assert!(output.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     output
 }
 
-fn suite_passes(suite: &str, board: &str, image: &Path) {
+/// Runs a suite, which must pass; how often the DUT reset itself in each of its tests.
+fn suite_passes(suite: &str, board: &str, image: &Path) -> Vec<usize> {
     let dir = tempfile::tempdir().unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_standin"))
-        .args(["test", suite, "--board", board, "--accelerator", "tcg", "--image"])
+        .args(["test", suite, "--board", board, "--accelerator", "tcg", "--json", "--image"])
         .arg(image)
         .arg("--runs")
         .arg(dir.path())
         .output()
         .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let told = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{told}\n{}", String::from_utf8_lossy(&output.stderr));
+    let news = told.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let of_guest = |event: &&Value| event["event"] == "reset" && event["by"] == "guest";
+    let resets = |test: Value| test["events"].as_array().unwrap().iter().filter(of_guest).count();
+    news.filter(|news| news["type"] == "test-ends").map(resets).collect()
 }
 
 #[test]
 #[ignore = "needs firmware-images/reference-os/build amd64 disk"]
 fn the_reference_os_passes_its_suite() {
     let image = image_of("STANDIN_REFERENCE_OS", "disk");
-    suite_passes("tests/suites/reference-os.toml", "generic-amd64", &image);
+    let resets = suite_passes("tests/suites/reference-os.toml", "generic-amd64", &image);
+    assert!(resets.iter().all(|resets| *resets == 0), "{resets:?}");
 }
 
 #[test]
 #[ignore = "needs firmware-images/reference-os/build amd64 disk"]
 fn an_update_boots_and_a_broken_one_rolls_back() {
     let image = image_of("STANDIN_REFERENCE_OS", "disk");
-    suite_passes("tests/suites/reference-os-update.toml", "generic-amd64", &image);
+    // Into the update; into the broken one twice and back; into the unhealthy one and back; none.
+    assert_eq!(suite_passes("tests/suites/reference-os-update.toml", "generic-amd64", &image), [1, 3, 2, 0]);
 }
 
-/// A copy of the built image that lets this key in.
-fn image_that_lets_in(key: &Identity, dir: &Path) -> PathBuf {
-    let at = |name: &str| dir.join(name).to_str().unwrap().to_owned();
-    let config = format!(r#"{{"uuid": "c0ffee5{:025}", "os": {{"sshKeys": ["{}"]}}}}"#, 0, key.public_line());
-    std::fs::write(at("config.json"), config).unwrap();
-    let built = image_of("STANDIN_REFERENCE_OS", "disk");
-    run("cp", &["--sparse=always", built.to_str().unwrap(), &at("image")]);
-    // The boot partition begins at 1 MiB.
-    run("mcopy", &["-o", "-i", &format!("{}@@1M", at("image")), &at("config.json"), "::config.json"]);
-    dir.join("image")
+/// What lets this key in, merged into config.json.
+fn config(key: &Identity) -> String {
+    let (uuid, keys) = (format!("c0ffee5{:025}", 0), [key.public_line()]);
+    json!({ "uuid": uuid, "os": { "sshKeys": keys } }).to_string()
 }
 
 #[tokio::test]
@@ -100,8 +105,11 @@ fn image_that_lets_in(key: &Identity, dir: &Path) -> PathBuf {
 async fn the_host_reaches_the_reference_os_with_a_key_from_config_json() {
     let Hold { mut device, dir } = support::stand_in_with_forwards("generic-amd64", vec![22222]).await;
     let key = Identity::make(&dir.path().join("key")).unwrap();
-    let image = image_for(&device, &image_that_lets_in(&key, dir.path()), dir.path());
+    let image = image_for(&device, &image_of("STANDIN_REFERENCE_OS", "disk"), dir.path());
     procedure::flash(&mut device, &image).await.unwrap();
+    let patch = serde_json::from_str(&config(&key)).unwrap();
+    let edit = Edit::MergeJson { into: "boot:/config.json".parse().unwrap(), patch };
+    device.prepare(None, &[edit]).await.unwrap();
     device.power_on(secs(30)).await.unwrap();
     // No word on the console is waited for: a DUT that boots is not up yet, and nothing else.
     let credentials = Credentials { identity: Some(key.clone()), ..Credentials::default() };
@@ -127,6 +135,7 @@ async fn the_host_reaches_the_reference_os_with_a_key_from_config_json() {
 fn hold_up(dir: &Path, image: &Path, key: &Identity) -> (Child, String) {
     let mut up = support::standin(dir);
     up.args(["up", "generic-amd64", "--accelerator", "tcg", "--image"]).arg(image);
+    up.arg("--merge-json").arg(format!("boot:/config.json={}", config(key)));
     let mut up =
         up.arg("--ssh-key").arg(&key.file).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let words = BufReader::new(up.stderr.take().unwrap()).lines().map(|line| line.unwrap());
@@ -141,7 +150,7 @@ fn hold_up(dir: &Path, image: &Path, key: &Identity) -> (Child, String) {
 fn two_boards_that_are_held_at_once_are_logged_in_to_by_their_ids() {
     let dir = tempfile::tempdir().unwrap();
     let key = Identity::make(&dir.path().join("key")).unwrap();
-    let image = image_that_lets_in(&key, dir.path());
+    let image = image_of("STANDIN_REFERENCE_OS", "disk");
     let held = [hold_up(dir.path(), &image, &key), hold_up(dir.path(), &image, &key)];
     let boot_ids = held.each_ref().map(|(_, id)| {
         let mut ssh = support::standin(dir.path());

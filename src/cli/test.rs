@@ -28,12 +28,12 @@ use crate::lab::player::{self, Chosen};
 use crate::lab::{Places, open_stand_in};
 use crate::message::{chain, shell_line};
 use crate::procedure;
-use crate::report::detail::{BoardReport, HostFacts, ImageFacts, RunReport, Setting};
+use crate::report::detail::{BoardReport, HostFacts, RunReport, Setting};
 use crate::report::json_lines::JsonLines;
 use crate::report::summary::Summary;
 use crate::report::terminal::{Style, Terminal};
 use crate::report::write_all;
-use crate::suite::outcome::{Outcome, SuiteReport, TestReport};
+use crate::suite::outcome::{Outcome, SuiteReport, TestReport, Verdict};
 use crate::suite::progress::Progress;
 use crate::suite::run::{Options, run as run_suite};
 use crate::suite::{ImageChoice, Suite, builtin};
@@ -190,13 +190,12 @@ async fn perform(
     if !edits.is_empty() {
         say(format_args!("after each flash of the image: {}", edits.join(", ")));
     }
+    let flashed = suites.iter().find_map(|suite| images.of(args, suite));
     let mut boards = Vec::new();
     for cast in casts {
         let mut setting = setting_of(cast)?;
-        if let Some(image) = suites.iter().find_map(|suite| images.of(args, suite)) {
-            // Its SHA-256 may have to be reckoned: half a second for each GiB.
-            let image = image.clone();
-            setting.image = Some(blocking(move || ImageFacts::try_from(&image)).await?);
+        if let Some(image) = flashed {
+            setting.image = Some(image.into());
             setting.edits.clone_from(&edits);
         }
         if let Some(remark) = &cast.chosen.remark {
@@ -213,24 +212,36 @@ async fn perform(
         }
         boards.push(BoardReport { setting, suites: reports });
     }
-    conclude(args, started, boards, run, show)
+    conclude(args, started, boards, flashed, run, show).await
 }
 
-/// Writes the reports and tells the end.
-fn conclude(
+/// Writes the reports and tells the end. `flashed` is the image whose SHA-256 they name.
+async fn conclude(
     args: &Args,
     started: Timestamp,
     boards: Vec<BoardReport>,
+    flashed: Option<&Image>,
     run: &RunDir,
     mut show: Show,
 ) -> Result<Exit, CliError> {
-    let report = RunReport {
+    let mut report = RunReport {
         started,
         ended: Timestamp::now(),
         boards,
         run_dir: run.path().to_owned(),
         repeat: shell_line(std::env::args_os().map(|word| word.to_string_lossy().into_owned())),
     };
+    if let Some(image) = flashed
+        && (args.report.is_some() || matches!(report.verdict(), Verdict::Failed | Verdict::Broken))
+    {
+        // Half a second for each GiB, if nobody has asked before; a report that nobody keeps does without. One whose
+        // base cannot be read any more is of more use without it than not at all.
+        let image = image.clone();
+        let sha256 = blocking(move || image.sha256().ok()).await;
+        for facts in report.boards.iter_mut().filter_map(|board| board.setting.image.as_mut()) {
+            facts.sha256.clone_from(&sha256);
+        }
+    }
     let written = write_reports(run.path(), args.report.as_deref(), &report);
     // What is known is told, also when it cannot be written down.
     show.finish(&Summary::of(&report), args.report.as_deref().filter(|_| written.is_ok()))?;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::board::{Board, word};
-use crate::io::image::{Image, ImageError};
+use crate::io::image::Image;
 use crate::suite::outcome::{Counts, SuiteReport, Verdict};
 
 /// Everything that is known of a run.
@@ -76,20 +76,20 @@ impl From<&Board> for BoardFacts {
 pub struct ImageFacts {
     /// What the user called it.
     pub name: String,
-    /// SHA-256 of its raw bytes, in hexadecimal.
-    pub sha256: String,
+    /// SHA-256 of its raw bytes, in hexadecimal; `None` as long as nobody has asked for it. The report of a
+    /// failed run has it, and any that the user wants.
+    pub sha256: Option<String>,
     /// How many bytes it has.
     pub bytes: u64,
     /// How long it took to read it; `None` if its content stood in the cache already.
     pub read_ms: Option<u64>,
 }
 
-impl TryFrom<&Image> for ImageFacts {
-    type Error = ImageError;
-
-    fn try_from(image: &Image) -> Result<Self, ImageError> {
+impl From<&Image> for ImageFacts {
+    fn from(image: &Image) -> Self {
         let read_ms = image.read_in.map(|took| u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
-        Ok(Self { name: image.name.clone(), sha256: image.sha256()?, bytes: image.bytes, read_ms })
+        let (name, sha256) = (image.name.clone(), image.base().sha256());
+        Self { name, sha256, bytes: image.bytes, read_ms }
     }
 }
 

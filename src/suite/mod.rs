@@ -251,6 +251,13 @@ impl Suite {
         Ok(())
     }
 
+    /// Whether a text of its steps has this variable in it.
+    pub fn names(&self, variable: &str) -> bool {
+        let mut texts =
+            self.tests.iter().flat_map(|test| &test.steps).flat_map(|step| step.action.templates());
+        texts.any(|text| text.names().any(|name| name == variable))
+    }
+
     /// The DUT's TCP ports that this host must reach on `board`: the board's, the suite's own, those of `more`, and
     /// what its steps log in to.
     pub fn ports(&self, board: &Board, more: &[u16]) -> Vec<u16> {

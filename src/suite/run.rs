@@ -64,7 +64,7 @@ pub async fn run(
     let mut runner = Runner {
         suite,
         options,
-        values: values(suite, device, options),
+        values: values(suite, device, options).await,
         heed_from: after_last_fault(&device.events.since(0)),
         device,
     };
@@ -265,8 +265,11 @@ async fn perform(
     done.filter(|_| !*is_cancelled.borrow())
 }
 
+/// Has a value only where a suite names it, as it takes half a second for each GiB.
+const IMAGE_SHA256: &str = "image.sha256";
+
 /// The values of all variables but those that a test sets itself.
-fn values(suite: &Suite, device: &Device, options: &Options<'_>) -> Values {
+async fn values(suite: &Suite, device: &Device, options: &Options<'_>) -> Values {
     let board = &device.board;
     let mut values = suite.variables.clone();
     values.insert("board.slug".to_owned(), board.slug.clone());
@@ -280,8 +283,10 @@ fn values(suite: &Suite, device: &Device, options: &Options<'_>) -> Values {
     }
     if let Some(image) = options.image {
         // A base that cannot be read any more leaves the variable without a value, and a test that uses it says so.
-        if let Ok(sha256) = image.sha256() {
-            values.insert("image.sha256".to_owned(), sha256);
+        if suite.names(IMAGE_SHA256)
+            && let Some(sha256) = step::sha256_of(image).await
+        {
+            values.insert(IMAGE_SHA256.to_owned(), sha256);
         }
         values.insert("image.bytes".to_owned(), image.bytes.to_string());
     }

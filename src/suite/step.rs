@@ -19,7 +19,9 @@ use crate::device::operate::PowerVerb;
 use crate::device::power::PowerState;
 use crate::device::{Device, DeviceError, Fault, NotFitted};
 use crate::event::{Event, EventKind, Origin};
+use crate::io::image::Image;
 use crate::message::chain;
+use crate::sys::blocking::blocking;
 
 /// What the steps of one test work on.
 pub(super) struct Scene<'a> {
@@ -183,7 +185,9 @@ pub(super) async fn exec(
     if let Ok(address) = scene.device.address() {
         environment.push(("STANDIN_ADDRESS".to_owned(), address.to_string()));
     }
-    if let Some(sha256) = scene.options.image.and_then(|image| image.sha256().ok()) {
+    if let Some(image) = scene.options.image
+        && let Some(sha256) = sha256_of(image).await
+    {
         environment.push(("STANDIN_IMAGE_SHA256".to_owned(), sha256));
     }
     if let Some(identity) = &scene.options.credentials.identity {
@@ -201,6 +205,12 @@ pub(super) async fn exec(
     };
     scene.evidence.extend(program.evidence());
     program.run(deadline, cancelled).await
+}
+
+/// The image's SHA-256, if its base can be read.
+pub(super) async fn sha256_of(image: &Image) -> Option<String> {
+    let image = image.clone();
+    blocking(move || image.sha256().ok()).await
 }
 
 /// What `uname -m` says on a Linux of this architecture.

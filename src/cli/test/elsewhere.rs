@@ -118,5 +118,6 @@ async fn perform(
         let setting = setting.expect("the command line has at least one suite");
         boards.push(BoardReport { setting, suites: reports });
     }
-    conclude(args, started, boards, run, show)
+    // The server has told the SHA-256.
+    conclude(args, started, boards, None, run, show).await
 }

@@ -31,7 +31,7 @@ use crate::io::ssh::{Credentials, Identity};
 use crate::lab::{Places, open_stand_in};
 use crate::message::chain;
 use crate::procedure::InstallerChoice;
-use crate::report::detail::{HostFacts, Setting};
+use crate::report::detail::{HostFacts, ImageFacts, Setting};
 use crate::suite::outcome::{Outcome, SuiteReport, TestReport, Verdict};
 use crate::suite::progress::Progress;
 use crate::suite::run::{Options, run as run_suite};
@@ -163,15 +163,23 @@ pub async fn add(State(api): State<Arc<Api>>, Asked(order): Asked<RunOrder>) -> 
     let chosen = api.devices.choose(&board).await?;
     let image = open_image(&api, &order, &suite, &board).await?;
     let failed = |error: String| ApiError::lab("lab-failed", "cannot begin the run").cause(error);
+    let facts = match image.clone() {
+        // The client may keep the report, and then wants to know the SHA-256.
+        Some(image) => {
+            blocking(move || {
+                let sha256 = image.sha256().ok();
+                Some(ImageFacts { sha256, ..ImageFacts::from(&image) })
+            })
+            .await
+        }
+        None => None,
+    };
     let setting = Setting {
         board: board.as_ref().into(),
         backend: BACKEND.to_owned(),
         accelerator: Some(chosen.player.accelerator.name().to_owned()),
         qemu: Some(chosen.qemu_version.clone()),
-        image: match &image {
-            Some(image) => Some(image.try_into().map_err(ApiError::from)?),
-            None => None,
-        },
+        image: facts,
         edits: Vec::new(),
         host: HostFacts::here().map_err(|error| failed(error.to_string()))?,
     };
