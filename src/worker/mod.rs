@@ -13,6 +13,7 @@ pub mod keeper;
 pub mod lease;
 pub mod leviathan;
 pub mod listener;
+pub mod live;
 pub mod operation;
 mod patience;
 
