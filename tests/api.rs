@@ -63,6 +63,18 @@ async fn a_client_flashes_boots_talks_and_looks_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_answer_tells_the_status_after_what_was_asked() {
+    let api = Api::start("pc-seabios", &[]).await;
+    for _ in 0..20 {
+        for (action, power) in [("on", "running"), ("off", "off")] {
+            let status = api.post(&at("power"), json!({ "action": action })).await.expect(200);
+            assert_eq!((&status["power"], &status["activity"]), (&json!(power), &json!(null)));
+        }
+    }
+    api.worker.close_and_expect_nothing_left().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_path_of_the_document_is_answered_and_no_other_method_is() {
     let api = Api::start("pc-seabios", &[]).await;
     let mut asked = 0;
@@ -412,4 +424,39 @@ async fn hear(socket: &mut Socket, seen: &mut String, wanted: &str) {
         assert!(message.is_binary() || message.is_ping(), "{message:?}");
         seen.push_str(&String::from_utf8_lossy(&message.into_data()));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_screen_is_seen_and_its_keyboard_pressed() {
+    let api = Api::start("generic-amd64", &[]).await;
+    api.get(&at("screen")).await.expect_error(409, "no-picture", "user");
+    let press = |keys: Value| api.post("/v1/devices/default/keyboard", keys);
+    press(json!({ "press": ["f2"] })).await.expect_error(409, "not-running", "user");
+    let mut live = api.open(&at("screen/live"), &[]).await;
+    live.until("Content-Type: text/plain; charset=utf-8\r\nContent-Length: 3\r\n\r\noff\r\n").await;
+    power(&api, DEFAULT, "on").await;
+    live.until("Content-Type: image/jpeg\r\n").await;
+    let picture = api.get(&at("screen")).await.expect(200);
+    assert_eq!(&picture.as_str().unwrap()[3..8], "PNG\r\n", "after a byte that is no text");
+    press(json!({ "press": ["esc", "ctrl-alt-delete"], "text": "Ab1" })).await.expect(204);
+    for keys in [json!({ "press": ["nope"] }), json!({ "text": "ü" })] {
+        press(keys).await.expect_error(422, "no-such-key", "user");
+    }
+    press(json!({ "text": "a".repeat(2000) })).await.expect_error(422, "too-many-keys", "user");
+    // Views go on over a teardown, which makes a new device.
+    assert_eq!(api.worker.get("/start").await.1, "OK");
+    assert_eq!(api.worker.post("/teardown", "").await.1, "OK");
+    live.until("\r\n\r\noff\r\n").await;
+    power(&api, DEFAULT, "on").await;
+    live.until("Content-Type: image/jpeg\r\n").await;
+    drop(live);
+    api.worker.close_and_expect_nothing_left().await;
+
+    let without = Api::start("pc-seabios", &[]).await;
+    for path in ["screen", "screen/live"] {
+        without.get(&at(path)).await.expect_error(422, "not-fitted", "user");
+    }
+    let keys = json!({ "press": ["a"] });
+    without.post(&at("keyboard"), keys).await.expect_error(422, "not-fitted", "user");
+    without.worker.close_and_expect_nothing_left().await;
 }

@@ -15,7 +15,7 @@ use crate::worker::access::{Token, guarded};
 use crate::worker::api::{self, Api};
 use crate::worker::devices::{self, Devices, Limits, Supply, opener};
 use crate::worker::listener::{Address, Listener, serve};
-use crate::worker::{Settings, Worker, leviathan};
+use crate::worker::{Settings, Worker, leviathan, page};
 
 /// Lend a board to others over HTTP, as leviathan-worker does
 ///
@@ -196,7 +196,7 @@ pub(super) async fn run(args: Args, context: &Context) -> Result<Exit, CliError>
     let stop = async { drop(asked.wait_for(|asked| *asked).await) };
     let router = leviathan::router(worker.clone())
         .merge(leviathan::for_holder(api::router(api.clone()), worker.clone()));
-    let router = token.map_or(router.clone(), |token| guarded(router, token));
+    let router = token.map_or(router.clone(), |token| guarded(router, token)).merge(page::router());
     let served = tokio::select! {
         served = serve(listener, router, args.idle_limit.0, stop) => served,
         () = worker.watch_lease() => Ok(()),

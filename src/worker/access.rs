@@ -4,7 +4,7 @@
 
 use axum::Router;
 use axum::extract::Request;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 
@@ -38,21 +38,34 @@ impl std::fmt::Debug for Token {
     }
 }
 
-/// The router, for those who send `Authorization: Bearer TOKEN` and nobody else.
+/// The router, for those who send `Authorization: Bearer TOKEN` and nobody else. A browser can send no header with a
+/// WebSocket: there the token, in hexadecimal digits, may be one of the offered protocols, as `token.DIGITS`.
 pub fn guarded(router: Router, token: Token) -> Router {
     router.layer(from_fn(move |request: Request, next: Next| async move {
-        let given = request.headers().get(header::AUTHORIZATION).and_then(|value| bearer(value.as_bytes()));
-        if given.is_some_and(|given| token.is(given)) {
+        if given(request.headers()).is_some_and(|given| token.is(&given)) {
             return next.run(request).await;
         }
         if request.uri().path().starts_with("/v1") { ApiError::unknown().into_response() } else { unknown() }
     }))
 }
 
+fn given(headers: &HeaderMap) -> Option<Vec<u8>> {
+    let text = |name| headers.get(name).map(HeaderValue::as_bytes);
+    let bearer = text(header::AUTHORIZATION).and_then(bearer).map(Vec::from);
+    bearer.or_else(|| text(header::SEC_WEBSOCKET_PROTOCOL).and_then(offered))
+}
+
 /// The scheme's name may be written in any case (RFC 9110, 11.1).
 fn bearer(value: &[u8]) -> Option<&[u8]> {
     let (scheme, token) = value.split_at_checked(7)?;
     scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
+}
+
+fn offered(protocols: &[u8]) -> Option<Vec<u8>> {
+    let mut protocols = protocols.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+    let digits = protocols.find_map(|protocol| protocol.strip_prefix(b"token."))?;
+    let byte = |pair: &[u8]| u8::from_str_radix(str::from_utf8(pair).ok()?, 16).ok();
+    digits.chunks(2).map(byte).collect()
 }
 
 /// What somebody without the token is told.
@@ -74,6 +87,14 @@ mod tests {
         assert_eq!(bearer(b"bearer  abc "), Some(b"abc".as_slice()));
         for other in [b"".as_slice(), b"Bearer", b"Basic abcdef", b"Bearerabc"] {
             assert_eq!(bearer(other), None);
+        }
+    }
+
+    #[test]
+    fn a_web_socket_offers_a_token_as_one_of_its_protocols() {
+        assert_eq!(offered(b"standin, token.61622f"), Some(b"ab/".to_vec()));
+        for other in [b"".as_slice(), b"standin", b"token.zz", b"xtoken.6162"] {
+            assert_eq!(offered(other), None);
         }
     }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::api::error::ApiError;
 use super::keeper::{Keeper, Opened};
+use super::live::LiveScreen;
 use super::operation::Operations;
 use crate::board::{Board, Catalog};
 use crate::device::DeviceError;
@@ -35,6 +36,8 @@ pub struct Lent {
     pub keeper: Keeper,
     /// What takes longer on it.
     pub operations: Operations,
+    /// What its screen shows.
+    pub live: LiveScreen,
 }
 
 /// What a server may use of its host.
@@ -129,7 +132,8 @@ impl Devices {
         let all = Registry::default();
         let devices = Self { supply, limits, all: Mutex::new(all) };
         let operations = Operations::new(keeper.journal().clone());
-        let lent = Lent { id: DEFAULT.to_owned(), board, chosen, keeper, operations };
+        let live = LiveScreen::default();
+        let lent = Lent { id: DEFAULT.to_owned(), board, chosen, keeper, operations, live };
         devices.registry().lent.insert(DEFAULT.to_owned(), Arc::new(lent));
         Arc::new(devices)
     }
@@ -211,7 +215,8 @@ impl Devices {
         let open = opener(&board, &chosen, &self.supply, &id, forwards, None);
         let keeper = Keeper::start(Box::new(open)).map_err(|error| ApiError::lab("cannot-open", error))?;
         let operations = Operations::new(keeper.journal().clone());
-        let lent = Arc::new(Lent { id: id.clone(), board, chosen, keeper, operations });
+        let live = LiveScreen::default();
+        let lent = Arc::new(Lent { id: id.clone(), board, chosen, keeper, operations, live });
         self.registry().lent.insert(id, lent.clone());
         Ok(lent)
     }

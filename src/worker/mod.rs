@@ -1,7 +1,8 @@
 //! The worker: an HTTP server that lends one device to those who ask, in the words of leviathan-worker.
 //!
 //! [`keeper`] owns the device, [`listener`] the connections, [`lease`] says whose it is, and [`leviathan`] answers
-//! leviathan's clients, [`api`] all others. `cli::serve` starts and closes it; it leaves no process.
+//! leviathan's clients, [`api`] all others, and [`page`] is a client of the latter for people. `cli::serve` starts and
+//! closes it; it leaves no process.
 
 pub mod access;
 pub mod answer;
@@ -13,7 +14,9 @@ pub mod keeper;
 pub mod lease;
 pub mod leviathan;
 pub mod listener;
+pub mod live;
 pub mod operation;
+pub mod page;
 mod patience;
 
 use std::path::PathBuf;

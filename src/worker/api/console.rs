@@ -59,6 +59,9 @@ const KEYS_BYTES: usize = 64 << 10;
 /// How long the DUT may take to read what is typed.
 const TYPING: Duration = Duration::from_secs(10);
 
+/// What a client may call the conversation on a WebSocket; the token may stand beside it, see `worker::access`.
+const PROTOCOL: &str = "standin";
+
 const SCROLL_BACK_KIB: usize = 64;
 /// All that a console keeps in memory.
 const SCROLL_BACK_AT_MOST_KIB: usize = 8 << 10;
@@ -104,6 +107,8 @@ pub async fn stream(
             .await
             .map_err(|error| ApiError::user(StatusCode::BAD_REQUEST, "bad-upgrade", error.body_text()))?;
         let upgrade = upgrade.max_message_size(KEYS_BYTES).max_frame_size(KEYS_BYTES);
+        // A browser hangs up unless one of those that it offers is taken.
+        let upgrade = upgrade.protocols([PROTOCOL]);
         return Ok(upgrade.on_upgrade(move |socket| converse(socket, lent, kib << 10)));
     }
     let feed = Feed::of(lent, kib << 10);

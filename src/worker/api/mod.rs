@@ -13,6 +13,7 @@ mod files;
 mod flash;
 mod images;
 mod runs;
+mod screen;
 mod server;
 
 use std::path::PathBuf;
@@ -43,6 +44,7 @@ pub use self::files::FileFacts;
 pub use self::flash::FlashOrder;
 pub use self::images::ImageFacts;
 pub use self::runs::{RunFacts, RunOrder};
+pub use self::screen::PressKeys;
 pub use self::server::{BoardLine, ServerFacts};
 
 /// What the endpoints work on.
@@ -162,6 +164,21 @@ fn endpoints() -> Vec<Endpoint> {
             .query::<console::LogQuery>()
             .answers_bytes(200, LOG, "The console's bytes")
             .refuses(&[404, 422]),
+        ask("/v1/devices/{id}/screen", "What the screen shows now", get(screen::picture))
+            .answers_bytes(200, screen::PICTURE, "A picture of it")
+            .refuses(&[404, 409, 422]),
+        ask(
+            "/v1/devices/{id}/screen/live",
+            "What the screen shows, as it changes: a stream of JPEGs that does not end, and a word in place of one \
+             while there is no picture",
+            get(screen::live),
+        )
+        .answers_bytes(200, screen::STREAM, "The pictures, as they come")
+        .refuses(&[404, 422]),
+        tell("/v1/devices/{id}/keyboard", "Presses keys of the keyboard", post(screen::press))
+            .takes::<PressKeys>()
+            .answers_nothing(204, "All of them have been pressed")
+            .refuses(&[404, 409, 413, 415, 422]),
         ask(
             "/v1/devices/{id}/events",
             "What happened to the device since an id; as a stream of server-sent events that does not end, if the \

@@ -7,7 +7,7 @@ use std::convert::Infallible;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
@@ -20,7 +20,7 @@ use serde::Deserialize;
 use tokio::sync::mpsc;
 
 use crate::deadline::Deadline;
-use crate::device::capture::{Capture, Limits, Live, Shown};
+use crate::device::capture::{Capture, Limits, Shown};
 use crate::device::keyboard::key::Stroke;
 use crate::io::tar;
 use crate::message::chain;
@@ -28,14 +28,14 @@ use crate::sys::blocking::blocking;
 use crate::worker::Worker;
 use crate::worker::answer::{Refusal, typed, word};
 use crate::worker::body;
+use crate::worker::live::LiveScreen;
 
 /// What is captured and shown in this hold.
 #[derive(Debug)]
 pub struct Views {
     folder: PathBuf,
     capture: tokio::sync::Mutex<Captures>,
-    /// With the hold that it belongs to.
-    live: Mutex<Option<(u64, Arc<Live>)>>,
+    live: LiveScreen,
 }
 
 #[derive(Debug, Default)]
@@ -47,21 +47,18 @@ enum Captures {
     Ended,
 }
 
-/// How often a live stream shows another picture at most: moving, and cheap for the DUT.
-const LIVE_FRAMES_PER_SECOND: u32 = 10;
-
 /// How long a key may take.
 const TYPING: Duration = Duration::from_secs(10);
 
 impl Views {
     /// None yet; `folder` will take the files of captures.
     pub fn new(folder: PathBuf) -> Self {
-        Self { folder, capture: tokio::sync::Mutex::default(), live: Mutex::default() }
+        Self { folder, capture: tokio::sync::Mutex::default(), live: LiveScreen::default() }
     }
 
     /// Ends all, and removes the files. Returns what went wrong.
     pub async fn clear(&self) -> Option<String> {
-        self.live.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.live.end();
         let ended = match std::mem::take(&mut *self.capture.lock().await) {
             Captures::Running(capture) => capture.stop().await.err().map(|error| chain(&error)),
             Captures::None | Captures::Ended => None,
@@ -174,15 +171,8 @@ impl Write for Pieces<'_> {
 
 /// What the screen shows, as it changes, until the client leaves or the worker is given back.
 pub async fn live_stream(State(worker): State<Arc<Worker>>) -> Result<Response, Refusal> {
-    let handles = worker.keeper.handles();
-    let screen = fitted(&worker, handles.screen, "screen that can be captured")?;
-    let view = {
-        let mut live = worker.views.live.lock().unwrap_or_else(PoisonError::into_inner);
-        if live.as_ref().is_none_or(|(hold, _)| *hold != handles.hold) {
-            *live = Some((handles.hold, Arc::new(Live::start(screen, LIVE_FRAMES_PER_SECOND))));
-        }
-        live.as_ref().map(|(_, live)| live.look()).expect("it has just been put there")
-    };
+    let view = worker.views.live.look(&worker.keeper.handles());
+    let view = fitted(&worker, view, "screen that can be captured")?;
     let parts = stream::unfold(view, |mut view| async move {
         loop {
             // Ends when the live view does.
