@@ -66,25 +66,28 @@ fn peak(dir: &Path, image: &Path) -> u64 {
 }
 
 #[test]
-fn reading_an_image_takes_less_than_100_mb_or_its_window_and_32_mb() {
+fn reading_an_image_takes_less_than_80_mb_or_its_window_and_20_mb() {
     let dir = tempfile::tempdir().unwrap();
     support::large_pc(&dir.path().join("boards"));
     let path = dir.path().join("os.img");
+    // The program itself, whose debug build alone is twice as large as the one that people run.
+    fs::write(&path, [1; 4096]).unwrap();
+    let own = peak(dir.path(), &path);
     type Pack = fn(&Path);
     let table: [(&str, u64, Pack); 7] = [
-        ("xz -6", 100, |path| xz(path, 8 << 20, 1 << 30, content())),
-        ("xz -6 -T2", 100, |path| xz(path, 8 << 20, 24 << 20, content())),
-        ("xz -9", 100, |path| xz(path, 64 << 20, 1 << 30, content())),
-        ("xz -9 -T2 --block-size=48MiB", 100, |path| xz(path, 64 << 20, 48 << 20, content())),
-        ("zstd -19", 100, |path| zstd(path, 23, content())),
-        ("zstd --long=26", 100, |path| zstd(path, 26, content())),
-        ("zstd --long=27", 134 + 32, |path| zstd(path, 27, content())),
+        ("xz -6", 80, |path| xz(path, 8 << 20, 1 << 30, content())),
+        ("xz -6 -T2", 80, |path| xz(path, 8 << 20, 24 << 20, content())),
+        ("xz -9", 80, |path| xz(path, 64 << 20, 1 << 30, content())),
+        ("xz -9 -T2 --block-size=48MiB", 80, |path| xz(path, 64 << 20, 48 << 20, content())),
+        ("zstd -19", 80, |path| zstd(path, 23, content())),
+        ("zstd --long=26", 80, |path| zstd(path, 26, content())),
+        ("zstd --long=27", 134 + 20, |path| zstd(path, 27, content())),
     ];
     for (name, most_mb, pack) in table {
         pack(&path);
-        let peak = peak(dir.path(), &path);
-        println!("{name}: {} MB", peak / 1_000_000);
-        assert!((1_000_000..most_mb * 1_000_000).contains(&peak), "{name}: {peak} bytes");
+        let taken = peak(dir.path(), &path).saturating_sub(own);
+        println!("{name}: {} MB beside {} MB", taken / 1_000_000, own / 1_000_000);
+        assert!((1_000_000..most_mb * 1_000_000).contains(&taken), "{name}: {taken} bytes beside {own}");
     }
     assert_eq!(support::processes_with(dir.path()), Vec::<std::path::PathBuf>::new());
 }
