@@ -104,7 +104,10 @@ async fn perform(
             let order = RunOrder { board: board.clone(), ..order.clone() };
             let begun = begin(client, &order).await?;
             let setting = setting.get_or_insert_with(|| {
-                show.board(&begun.setting);
+                // As on this host, where the SHA-256 comes with the report.
+                let mut shown = begun.setting.clone();
+                shown.image.iter_mut().for_each(|image| image.sha256 = None);
+                show.board(&shown);
                 begun.setting.clone()
             });
             setting.image = setting.image.take().or(begun.setting.image.clone());
