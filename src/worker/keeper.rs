@@ -7,11 +7,12 @@
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
+use super::lock;
 use crate::device::console::Tap;
 use crate::device::keyboard::Keyboard;
 use crate::device::power::PowerState;
@@ -394,8 +395,4 @@ async fn follow<T>(events: &EventLog, seen: &mut usize, shared: &Shared, work: i
             _ = count.changed() => {}
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

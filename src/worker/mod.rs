@@ -20,7 +20,7 @@ pub mod page;
 mod patience;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::board::Board;
@@ -161,4 +161,9 @@ pub enum StartError {
     /// What is known of earlier flashes cannot be read or written.
     #[error(transparent)]
     Flash(#[from] leviathan::flash::StateError),
+}
+
+/// A lock that a panic elsewhere does not spoil: what it guards is never left half changed.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

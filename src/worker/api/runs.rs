@@ -8,7 +8,7 @@ use std::convert::Infallible;
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
@@ -39,6 +39,7 @@ use crate::suite::{Action, Suite, builtin, check};
 use crate::sys::blocking::blocking;
 use crate::worker::answer::typed;
 use crate::worker::devices::{Admission, Supply};
+use crate::worker::lock;
 
 /// A suite that is to be run on a board.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -399,8 +400,4 @@ async fn forget(run: &OneRun) {
     let evidence = run.evidence.clone();
     // What cannot be removed goes with the server's run directory.
     let _ = blocking(move || fs::remove_dir_all(evidence)).await;
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
